@@ -1,0 +1,2 @@
+//! The contract between the BPF programs and user space.
+#![no_std]
