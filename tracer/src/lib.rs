@@ -1,1 +1,6 @@
-//! Owner/waiter tuples of the Linux kernel, turned into a live wait-for graph.
+//! holdup: who is holding up the kernel.
+//!
+//! Owner/waiter tuples of the Linux kernel, turned into a live wait-for graph and into findings that are right.
+
+pub mod event;
+pub mod ids;
