@@ -213,6 +213,8 @@ pub enum Owner {
 pub enum Queued {
     /// Found, this many waiters stand before it.
     At(u32),
+    /// Found, but not how many stand before it (rt_mutex waiters sit in a tree).
+    Somewhere,
     /// The whole list was walked and the waiter is not on it (a spinner, or a wait that has ended).
     Absent,
     /// Not looked at, or the list was too long or changing.

@@ -1,0 +1,66 @@
+//! Every map. Sizes given here are placeholders where user space sets the real ones before load.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    counter,
+    record::{MAX_FRAMES, WaitRecord},
+    table::{Control, CpuFacts, LockCell, SpinCpu, SpinLogEntry, WaitSlot},
+};
+
+/// `BPF_F_MMAPABLE`: user space reads the array in place.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Events of sleeping locks.
+#[map]
+pub static RING: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Pending waits by thread.
+#[map]
+pub static WAITS: Array<WaitSlot> = Array::with_max_entries(1, MMAPABLE);
+
+/// Spin state by CPU.
+#[map]
+pub static SPINS: Array<SpinCpu> = Array::with_max_entries(1, MMAPABLE);
+
+/// Spin log, one part per CPU.
+#[map]
+pub static SPIN_LOG: Array<SpinLogEntry> = Array::with_max_entries(1, MMAPABLE);
+
+/// Lock statistics: two banks, in each one part per CPU.
+#[map]
+pub static CELLS: Array<LockCell> = Array::with_max_entries(1, MMAPABLE);
+
+/// What user space changes at run time.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, MMAPABLE);
+
+/// Facts by CPU.
+#[map]
+pub static CPUS: Array<CpuFacts> = Array::with_max_entries(1, 0);
+
+/// Loss counters.
+#[map]
+pub static LOSS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// Non-zero while a program of ours is at the ring buffer on this CPU.
+#[map]
+pub static BUSY: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Threads whose state the iterator reports although they do not wait. Looked up by the iterator only.
+#[map]
+pub static INTEREST: HashMap<u32, u32> = HashMap::with_max_entries(8192, 0);
+
+/// Where the iterator builds a record.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A record with room for its stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Scratch {
+    pub wait: WaitRecord,
+    pub frames: [u64; MAX_FRAMES],
+}
