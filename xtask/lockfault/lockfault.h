@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * lockfault: breaks the kernel's locking on purpose, one named scenario at a time.
+ *
+ * A scenario is a table entry with a run() function. run() executes in a
+ * kthread of its own (the director), creates the tasks which play the
+ * scenario, and looks at the locks themselves to tell when the break is in
+ * place. Nothing here is decided by a fixed sleep.
+ */
+#ifndef LOCKFAULT_H
+#define LOCKFAULT_H
+
+#include <linux/jiffies.h>
+#include <linux/kernel.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/rtmutex.h>
+#include <linux/rwsem.h>
+#include <linux/sched.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+
+#ifndef CONFIG_SMP
+#error "lockfault needs an SMP kernel"
+#endif
+
+/* A function that must be visible under exactly this name in a stack. */
+#define lockfault_frame noinline __noclone
+
+#define LOCKFAULT_MAX_LOCKS	4
+#define LOCKFAULT_MAX_PARAMS	4
+#define LOCKFAULT_ANY_CPU	(-1)
+
+/* How long a director waits for one condition before it gives up. */
+#define LOCKFAULT_PATIENCE	(60 * HZ)
+
+enum lockfault_state {
+	LOCKFAULT_IDLE,		/* never started */
+	LOCKFAULT_STARTING,	/* started, not yet in place */
+	LOCKFAULT_ESTABLISHED,	/* the break is really there */
+	LOCKFAULT_DONE,		/* over, all its tasks are gone; may be started again */
+	LOCKFAULT_FAILED,	/* could not be brought about; the log says why */
+};
+
+/* What run() returns when nothing went wrong. */
+enum lockfault_outcome {
+	LOCKFAULT_ENDS,		/* its tasks exit by themselves */
+	LOCKFAULT_STAYS,	/* broken for ever: the module cannot be unloaded */
+};
+
+struct lockfault_lock {
+	const char *name;	/* of a static lock: its symbol */
+	void *addr;
+};
+
+struct lockfault_param {
+	const char *name;
+	unsigned int fallback;
+	unsigned int min;
+	unsigned int max;
+	unsigned int value;
+};
+
+struct lockfault_scenario {
+	const char *name;
+	int (*init)(struct lockfault_scenario *s);	/* at module load: heap locks */
+	void (*exit)(struct lockfault_scenario *s);
+	int (*run)(struct lockfault_scenario *s);	/* outcome or -errno */
+	struct lockfault_lock locks[LOCKFAULT_MAX_LOCKS];
+	struct lockfault_param params[LOCKFAULT_MAX_PARAMS];
+
+	enum lockfault_state state;
+	struct list_head tasks;	/* of lockfault_task */
+};
+
+struct lockfault_task {
+	struct list_head node;
+	struct task_struct *task;
+	const char *role;
+	void *arg;
+	unsigned int index;	/* among the tasks of one role */
+	bool holds;		/* has the lock it is meant to hold */
+	bool wants;		/* is about to ask for the lock it will block on */
+};
+
+/* A place where a holder sleeps (TASK_IDLE) until the director lets it go on. */
+struct lockfault_gate {
+	wait_queue_head_t wq;
+	bool open;
+};
+
+#define LOCKFAULT_GATE(name) \
+	struct lockfault_gate name = { \
+		.wq = __WAIT_QUEUE_HEAD_INITIALIZER(name.wq), \
+	}
+
+void lockfault_gate_pass(struct lockfault_gate *gate);
+void lockfault_gate_open(struct lockfault_gate *gate);
+void lockfault_gate_close(struct lockfault_gate *gate);
+
+/* core.c: tasks and states of a scenario */
+extern struct lockfault_scenario *const lockfault_scenarios[];
+extern const unsigned int lockfault_nr_scenarios;
+
+int lockfault_start(struct lockfault_scenario *s, const unsigned int *values);
+void lockfault_established(struct lockfault_scenario *s);
+unsigned int lockfault_param(const struct lockfault_scenario *s, const char *name);
+struct lockfault_task *lockfault_join(struct lockfault_scenario *s, const char *role);
+__printf(7, 8)
+struct lockfault_task *lockfault_spawn(struct lockfault_scenario *s, const char *role,
+				       unsigned int index, int cpu, int (*fn)(void *),
+				       void *arg, const char *comm, ...);
+bool lockfault_all_exited(struct lockfault_scenario *s);
+bool lockfault_all_asleep(struct lockfault_scenario *s, const char *role);
+int lockfault_show(struct seq_file *m, void *unused);
+void lockfault_sleep_ms(unsigned int ms);
+
+/* control.c: /proc/lockfault */
+int lockfault_control_init(void);
+void lockfault_control_exit(void);
+
+static inline void lockfault_holds(struct lockfault_task *self)
+{
+	smp_store_release(&self->holds, true);
+}
+
+static inline bool lockfault_is_holding(const struct lockfault_task *t)
+{
+	return t && smp_load_acquire(&t->holds);
+}
+
+static inline void lockfault_wants(struct lockfault_task *self)
+{
+	smp_store_release(&self->wants, true);
+}
+
+/*
+ * The task announced that it asks for a lock and has been switched out since.
+ * Its only sleep after the announcement is the one inside the lock. Not only
+ * TASK_UNINTERRUPTIBLE counts: a PREEMPT_RT kernel that notices an AA deadlock
+ * parks the task for ever in TASK_INTERRUPTIBLE.
+ */
+static inline bool lockfault_is_asleep(const struct lockfault_task *t)
+{
+	return t && smp_load_acquire(&t->wants) &&
+	       READ_ONCE(t->task->__state) != TASK_RUNNING &&
+	       !READ_ONCE(t->task->on_cpu);
+}
+
+/*
+ * Wait in a director until @cond holds. False, with a line in the log, if it
+ * does not come true within LOCKFAULT_PATIENCE.
+ */
+#define lockfault_until(s, cond) ({ \
+	unsigned long __end = jiffies + LOCKFAULT_PATIENCE; \
+	bool __ok; \
+\
+	while (!(__ok = (cond)) && time_before(jiffies, __end)) \
+		schedule_timeout_idle(1); \
+	if (!__ok) \
+		pr_err("%s: never became true: %s\n", (s)->name, #cond); \
+	__ok; \
+})
+
+/* lockstate.c: what the locks themselves say */
+struct task_struct *lockfault_mutex_owner(struct mutex *lock);
+unsigned int lockfault_mutex_waiters(struct mutex *lock);
+struct task_struct *lockfault_rt_owner(struct rt_mutex_base *lock);
+unsigned int lockfault_rt_waiters(struct rt_mutex_base *lock);
+unsigned int lockfault_rwsem_waiters(struct rw_semaphore *sem);
+
+extern struct lockfault_scenario lockfault_mutex_aa;
+extern struct lockfault_scenario lockfault_mutex_abba;
+extern struct lockfault_scenario lockfault_contend_mutex;
+
+#endif
