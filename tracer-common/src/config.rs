@@ -131,6 +131,10 @@ pub struct Settings {
     pub min_wait_ns: u64,
     /// The iterator reports waits at least this old.
     pub pending_ns: u64,
+    /// Kernel address of the array `__per_cpu_offset`; 0 when unknown.
+    pub per_cpu_offset: u64,
+    /// Address of the preempt count relative to a CPU's per-CPU offset.
+    pub preempt_count: u64,
     /// 1: every begin and end becomes an event.
     pub emit_all: u32,
     /// 1: events carry the waiter's kernel stack.
@@ -154,6 +158,8 @@ impl Settings {
     pub const NONE: Self = Self {
         min_wait_ns: 0,
         pending_ns: 0,
+        per_cpu_offset: 0,
+        preempt_count: 0,
         emit_all: 0,
         stacks: 0,
         wait_mask: 0,

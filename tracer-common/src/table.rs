@@ -162,11 +162,11 @@ pub struct Control {
     pub bank: u64,
 }
 
-/// Facts about one CPU, given by user space.
+/// Facts about one CPU, found out by the first program that needs them.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CpuFacts {
-    /// Kernel address of this CPU's preempt count; 0 when unknown.
+    /// Kernel address of this CPU's preempt count; 0 when not looked up yet.
     pub preempt_count: u64,
 }
 

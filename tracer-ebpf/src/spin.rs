@@ -23,13 +23,23 @@ use crate::{
 /// variable; 5.10 to 6.18.
 #[inline(always)]
 fn current_context(cpu: u32) -> u8 {
-    let Some(facts) = CPUS.get(cpu) else {
-        return context::UNKNOWN;
-    };
-    if facts.preempt_count == 0 {
+    if setting!(per_cpu_offset) == 0 {
         return context::UNKNOWN;
     }
-    let Some(count) = read::<u32>(facts.preempt_count) else {
+    let Some(facts) = CPUS.get_ptr_mut(cpu) else {
+        return context::UNKNOWN;
+    };
+    // SAFETY: just looked up; everybody who writes it writes the same value.
+    let mut addr = unsafe { core::ptr::read_volatile(&raw const (*facts).preempt_count) };
+    if addr == 0 {
+        let Some(base) = read::<u64>(setting!(per_cpu_offset) + u64::from(cpu) * 8) else {
+            return context::UNKNOWN;
+        };
+        addr = base.wrapping_add(setting!(preempt_count));
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*facts).preempt_count, addr) };
+    }
+    let Some(count) = read::<u32>(addr) else {
         return context::UNKNOWN;
     };
     if count & 0x00f0_0000 != 0 {

@@ -1,0 +1,9 @@
+//! The edge to the BPF object: embedding, loading, attaching, and the shared tables. The only place with `unsafe`.
+
+pub mod attach;
+pub mod load;
+pub mod shared;
+pub mod stats;
+
+/// The BPF object, built and put there by build.rs.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/holdup-bpf"));

@@ -1,0 +1,224 @@
+//! The running kernel: probes, shared tables and iterators, merged into one stream of events.
+
+mod cells;
+mod names;
+mod rounds;
+mod spin;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::maps::{MapData, RingBuf};
+use aya::{Btf, Ebpf};
+use bytes::{Bytes, BytesMut};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Interval, MissedTickBehavior};
+use tracer_common::config::Settings;
+
+use self::cells::Cells;
+use self::names::Names;
+use self::rounds::Rounds;
+use self::spin::Spins;
+use crate::bpf::attach::{self, Attached, ProbeChoice};
+use crate::bpf::load::{self, Sizes};
+use crate::bpf::stats::{Losses, LossCounters, program_stats};
+use crate::event::{Body, Event, LossCause, LossReport};
+use crate::ids::{Nanos, Timestamp};
+use crate::kernel::{clock, facts::KernelFacts};
+use crate::wire::Decoder;
+
+/// Ring records taken at most before the caller gets a turn.
+const BATCH: usize = 4096;
+
+/// How a live run is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which probes.
+    pub probes: ProbeChoice,
+    /// Waits at least this long become events when they end.
+    pub min_wait: Duration,
+    /// Waits at least this old are re-read from their locks in every round.
+    pub pending_after: Duration,
+    /// Time between rounds.
+    pub interval: Duration,
+    /// Every begin and end becomes an event.
+    pub all: bool,
+    /// Kernel stacks with events that are shown.
+    pub stacks: bool,
+    /// Attach to unlock slowpaths, too.
+    pub releases: bool,
+    /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
+    pub bpf_log: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            probes: ProbeChoice::Auto,
+            min_wait: Duration::from_millis(10),
+            pending_after: Duration::from_millis(100),
+            interval: Duration::from_millis(250),
+            all: false,
+            stacks: true,
+            releases: false,
+            bpf_log: 0,
+        }
+    }
+}
+
+/// A running capture of the kernel.
+pub struct Live {
+    ebpf: Ebpf,
+    ring: AsyncFd<RingBuf<MapData>>,
+    decoder: Decoder,
+    rounds: Rounds,
+    spins: Spins,
+    cells: Cells,
+    names: Names,
+    counters: LossCounters,
+    losses: Losses,
+    reported: LossReport,
+    ticker: Interval,
+    programs: Vec<&'static str>,
+    attached: Vec<Attached>,
+    raw: BytesMut,
+}
+
+impl Live {
+    /// Loads the programs, attaches the probes and starts.
+    ///
+    /// # Errors
+    /// When the kernel refuses the programs or no probe could be attached.
+    pub fn start(options: &Options, facts: &KernelFacts) -> Result<Self> {
+        let btf = Btf::from_sys_fs().context("reading /sys/kernel/btf/vmlinux")?;
+        let sizes = Sizes::for_machine(facts.possible_cpus, facts.pid_max);
+        let mut settings = Settings {
+            min_wait_ns: Nanos::from(options.min_wait).0,
+            pending_ns: Nanos::from(options.pending_after).0,
+            emit_all: options.all.into(),
+            stacks: options.stacks.into(),
+            per_cpu_offset: facts.per_cpu_offset.map_or(0, |addr| addr.0),
+            preempt_count: facts.preempt_count.unwrap_or(0),
+            ..Settings::NONE
+        };
+        sizes.apply(&mut settings);
+        let kprobes = !attach::selected(attach::Role::Contention, options.probes, facts.tracepoints, false);
+        settings.spin_begin_only = kprobes.into();
+        let mut ebpf = load::load(&btf, &facts.layout, &settings, &sizes, options.bpf_log)?;
+        if options.bpf_log > 0 {
+            crate::bpf::log::forward(&mut ebpf)?;
+        }
+        let rounds = Rounds::new(&mut ebpf, &btf, &sizes, options.pending_after.into())?;
+        let spins = Spins::new(&mut ebpf, &sizes, options.pending_after.into())?;
+        let cells = Cells::new(&mut ebpf, &sizes)?;
+        let counters = LossCounters::new(&mut ebpf)?;
+        let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
+        let ring = AsyncFd::new(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
+        let wanted = attach::PROBES
+            .iter()
+            .filter(|probe| attach::selected(probe.role, options.probes, facts.tracepoints, options.releases));
+        let attached = attach::attach(&mut ebpf, &btf, facts, wanted)?;
+        let mut programs: Vec<&'static str> =
+            attached.iter().filter(|a| a.error.is_none()).map(|a| a.program).collect();
+        programs.dedup();
+        let mut ticker = tokio::time::interval(options.interval);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            ebpf,
+            ring,
+            decoder: Decoder::default(),
+            rounds,
+            spins,
+            cells,
+            names: Names::new(facts.symbols.clone()),
+            counters,
+            losses: Losses::default(),
+            reported: LossReport::default(),
+            ticker,
+            programs,
+            attached,
+            raw: BytesMut::new(),
+        })
+    }
+
+    /// What became of each probe.
+    #[must_use]
+    pub fn attached(&self) -> &[Attached] {
+        &self.attached
+    }
+
+    /// Waits for something to happen and appends its events.
+    ///
+    /// # Errors
+    /// When a map or an iterator cannot be read any more.
+    pub async fn next(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        let from = out.len();
+        tokio::select! {
+            biased;
+            _ = self.ticker.tick() => self.poll(out)?,
+            ready = self.ring.readable_mut() => {
+                let mut guard = ready.context("waiting for the ring buffer")?;
+                if drain(guard.get_inner_mut(), &mut self.decoder, &mut self.losses, &mut self.raw, out) {
+                    guard.clear_ready();
+                }
+            }
+        }
+        self.names.announce(from, out);
+        Ok(())
+    }
+
+    /// Takes what is left when the capture ends: the ring, a last round and the final counters.
+    ///
+    /// # Errors
+    /// As for [`Live::next`].
+    pub fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        let from = out.len();
+        while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, &mut self.raw, out) {}
+        self.poll(out)?;
+        self.names.announce(from, out);
+        Ok(())
+    }
+
+    /// The raw ring records since the last call, for a capture file.
+    pub fn take_raw(&mut self) -> Bytes {
+        self.raw.split().freeze()
+    }
+
+    fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        let now = clock::monotonic();
+        self.rounds.run(&mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
+        self.spins.read(&mut self.losses, now, out);
+        self.cells.read(now, out);
+        self.report_losses(now, out)
+    }
+
+    fn report_losses(&mut self, now: Timestamp, out: &mut Vec<Event>) -> Result<()> {
+        self.counters.read(&mut self.losses)?;
+        let skipped = self.programs.iter().map(|program| program_stats(&self.ebpf, program).skipped).sum();
+        self.losses.set(LossCause::ProgramSkipped, skipped);
+        let report = self.losses.report();
+        if report != self.reported {
+            out.push(Event { time: now, body: Body::Loss(report.clone()) });
+            self.reported = report;
+        }
+        Ok(())
+    }
+}
+
+/// Takes up to a batch of records; true when the ring is empty.
+fn drain(
+    ring: &mut RingBuf<MapData>,
+    decoder: &mut Decoder,
+    losses: &mut Losses,
+    raw: &mut BytesMut,
+    out: &mut Vec<Event>,
+) -> bool {
+    for _ in 0..BATCH {
+        let Some(item) = ring.next() else { return true };
+        raw.extend_from_slice(&item);
+        if decoder.decode(&item, out).is_err() {
+            losses.add(LossCause::Malformed, 1);
+        }
+    }
+    false
+}

@@ -1,0 +1,375 @@
+//! Bytes from the kernel become [`Event`]s here.
+//!
+//! Total: every input gives events or a [`WireError`]; no byte pattern panics, and a record that is too short is rejected rather
+//! than filled up.
+
+use std::collections::HashSet;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use fnv::FnvHasher;
+use thiserror::Error;
+use tracer_common::kind::{lock_kind, mode, phase, queue, record_kind, seen_by, task_field};
+use tracer_common::record::{Header, MAX_FRAMES, ReleaseRecord, TaskRecord, TaskSampleRecord, WaitRecord};
+use zerocopy::FromBytes;
+
+use crate::event::{
+    Actor, Body, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Release, StackFrames, TaskRef, TaskSample, TaskState,
+    WaitEnd, WaitSample,
+};
+use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tgid, Tid, Timestamp};
+
+/// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
+const MAX_SEEN_STACKS: usize = 65_536;
+
+/// Why a record was rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WireError {
+    /// Fewer bytes than its header or body needs.
+    #[error("record of kind {kind} has {have} bytes, {need} needed")]
+    Short {
+        /// [`Header::kind`], 0 when not even the header was there.
+        kind: u16,
+        /// Bytes present.
+        have: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// A kind this version does not know.
+    #[error("unknown record kind {0}")]
+    UnknownKind(u16),
+    /// The size in the header contradicts the body.
+    #[error("record of kind {kind} claims {size} bytes and {frames} frames")]
+    BadSize {
+        /// [`Header::kind`].
+        kind: u16,
+        /// [`Header::size`].
+        size: u16,
+        /// Frames claimed.
+        frames: u32,
+    },
+    /// A code outside its set.
+    #[error("record of kind {kind} has the value {value} for {field}")]
+    BadCode {
+        /// [`Header::kind`].
+        kind: u16,
+        /// Which field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+}
+
+/// Decodes records; remembers which stacks it has sent.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    seen: HashSet<StackId>,
+}
+
+impl Decoder {
+    /// Decodes the record at the start of `bytes` and appends its events; returns how many bytes it took.
+    ///
+    /// # Errors
+    /// When the record is malformed; nothing is appended then.
+    pub fn decode(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<usize, WireError> {
+        let (header, _) = Header::read_from_prefix(bytes).map_err(|_| short(0, bytes.len(), size_of::<Header>()))?;
+        match header.kind {
+            record_kind::WAIT_BEGIN | record_kind::WAIT_END | record_kind::WAIT_PENDING => self.wait(bytes, out)?,
+            record_kind::TASK => self.task(bytes, out)?,
+            record_kind::RELEASE => self.release(bytes, out)?,
+            other => return Err(WireError::UnknownKind(other)),
+        }
+        Ok(usize::from(header.size))
+    }
+
+    fn wait(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<(), WireError> {
+        let (record, stack) = split::<WaitRecord>(bytes, |r| (r.header, r.stack_len))?;
+        let kind = record.header.kind;
+        let lock_kind = lock_kind_of(kind, record.kind)?;
+        let wanted = mode_of(kind, record.mode)?;
+        let phase = match record.phase {
+            phase::SPINNING => Phase::Spinning,
+            phase::SLEEPING => Phase::Sleeping,
+            other => return Err(bad(kind, "phase", other)),
+        };
+        let probe = match record.seen_by {
+            seen_by::TRACEPOINT => Evidence::Tracepoint,
+            seen_by::KPROBE => Evidence::Kprobe,
+            other => return Err(bad(kind, "seen_by", other)),
+        };
+        let waiter = task_ref(&record.waiter);
+        let now = Timestamp(record.header.time);
+        let since = Timestamp(record.since);
+        let pending = kind == record_kind::WAIT_PENDING;
+        let stack = self.stack(stack, now, out);
+        if pending {
+            out.extend(task_event(&record.waiter, stack, now));
+            // Of a reader-owned rwsem the word is a hint that may be stale: its state would be taken for a holder's.
+            out.extend(task_event(&record.owner, StackId(0), now));
+        }
+        let actor = Actor::Task(waiter.key);
+        out.push(Event {
+            // A begin or end record carries the owner word that was read when the wait began.
+            time: if pending { now } else { since },
+            body: Body::Wait(WaitSample {
+                waiter: actor,
+                task: Some(waiter),
+                lock: LockAddr(record.lock),
+                kind: lock_kind,
+                mode: wanted,
+                phase,
+                since: Some(since),
+                owner_word: record.owner_word,
+                owner: owner_of(lock_kind, &record),
+                queued: match record.queue {
+                    queue::UNKNOWN => Queued::Unknown,
+                    queue::ABSENT => Queued::Absent,
+                    queue::SOMEWHERE => Queued::Somewhere,
+                    position => Queued::At(position),
+                },
+                cpu: (!pending).then_some(CpuId(record.header.cpu)),
+                stack,
+                evidence: if pending { Evidence::Reread } else { probe },
+            }),
+        });
+        if kind == record_kind::WAIT_END {
+            out.push(Event {
+                time: now,
+                body: Body::WaitEnd(WaitEnd {
+                    waiter: actor,
+                    lock: LockAddr(record.lock),
+                    result: record.result,
+                    waited: now.since(since),
+                }),
+            });
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<(), WireError> {
+        let (record, stack) = split::<TaskSampleRecord>(bytes, |r| (r.header, r.stack_len))?;
+        let now = Timestamp(record.header.time);
+        let stack = self.stack(stack, now, out);
+        out.extend(task_event(&record.task, stack, now));
+        Ok(())
+    }
+
+    fn release(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<(), WireError> {
+        let (record, stack) = split::<ReleaseRecord>(bytes, |r| (r.header, r.stack_len))?;
+        let kind = lock_kind_of(record.header.kind, record.kind)?;
+        let now = Timestamp(record.header.time);
+        let stack = self.stack(stack, now, out);
+        let task = task_ref(&record.task);
+        out.push(Event { time: now, body: Body::Release(Release { task, lock: LockAddr(record.lock), kind, stack }) });
+        Ok(())
+    }
+
+    /// Announces a stack the first time it is seen.
+    fn stack(&mut self, frames: &[u8], time: Timestamp, out: &mut Vec<Event>) -> StackId {
+        let frames: Arc<[KernelAddr]> = frames
+            .chunks_exact(8)
+            .filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes))
+            .filter(|&frame| frame != 0)
+            .map(KernelAddr)
+            .collect();
+        if frames.is_empty() {
+            return StackId(0);
+        }
+        let id = stack_id(&frames);
+        if self.seen.len() >= MAX_SEEN_STACKS {
+            self.seen.clear();
+        }
+        if self.seen.insert(id) {
+            out.push(Event { time, body: Body::Stack(StackFrames { id, frames }) });
+        }
+        id
+    }
+}
+
+/// Identity of a stack: FNV-1a of its frames, never 0. Stable across runs, so captures can use it.
+#[must_use]
+pub fn stack_id(frames: &[KernelAddr]) -> StackId {
+    let mut hasher = FnvHasher::default();
+    for frame in frames {
+        hasher.write(&frame.0.to_le_bytes());
+    }
+    StackId(hasher.finish().max(1))
+}
+
+fn short(kind: u16, have: usize, need: usize) -> WireError {
+    WireError::Short { kind, have, need }
+}
+
+fn bad(kind: u16, field: &'static str, value: u8) -> WireError {
+    WireError::BadCode { kind, field, value: value.into() }
+}
+
+/// Splits a record into its body and the bytes of its stack, checking both sizes against the header's.
+fn split<T: FromBytes>(bytes: &[u8], facts: impl Fn(&T) -> (Header, u32)) -> Result<(T, &[u8]), WireError> {
+    let kind = bytes.get(..2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
+    let (body, rest) = T::read_from_prefix(bytes).map_err(|_| short(kind, bytes.len(), size_of::<T>()))?;
+    let (header, frames) = facts(&body);
+    let bad_size = WireError::BadSize { kind, size: header.size, frames };
+    let size = usize::from(header.size);
+    let stack = frames as usize * 8;
+    // A ring record reserves room for every frame, an iterator record has just those it needs.
+    if frames as usize > MAX_FRAMES || size < size_of::<T>() + stack || size > size_of::<T>() + MAX_FRAMES * 8 {
+        return Err(bad_size);
+    }
+    if bytes.len() < size {
+        return Err(short(kind, bytes.len(), size));
+    }
+    let stack = rest.get(..stack).ok_or(bad_size)?;
+    Ok((body, stack))
+}
+
+fn lock_kind_of(record: u16, code: u8) -> Result<LockKind, WireError> {
+    Ok(match code {
+        lock_kind::UNKNOWN => LockKind::Unknown,
+        lock_kind::MUTEX => LockKind::Mutex,
+        lock_kind::WW_MUTEX => LockKind::WwMutex,
+        lock_kind::RWSEM => LockKind::Rwsem,
+        lock_kind::RT_MUTEX => LockKind::RtMutex,
+        lock_kind::PERCPU_RWSEM => LockKind::PercpuRwsem,
+        lock_kind::SEMAPHORE => LockKind::Semaphore,
+        lock_kind::SPINLOCK => LockKind::Spinlock,
+        lock_kind::RWLOCK => LockKind::Rwlock,
+        lock_kind::RT_SPINLOCK => LockKind::RtSpinlock,
+        other => return Err(bad(record, "lock kind", other)),
+    })
+}
+
+fn mode_of(record: u16, code: u8) -> Result<Mode, WireError> {
+    match code {
+        mode::EXCLUSIVE => Ok(Mode::Exclusive),
+        mode::SHARED => Ok(Mode::Shared),
+        other => Err(bad(record, "mode", other)),
+    }
+}
+
+/// Kind and mode codes as they stand in the shared tables; unknown codes become [`LockKind::Unknown`] and exclusive.
+#[must_use]
+pub fn table_codes(kind: u8, wanted: u8) -> (LockKind, Mode) {
+    (lock_kind_of(0, kind).unwrap_or(LockKind::Unknown), mode_of(0, wanted).unwrap_or(Mode::Exclusive))
+}
+
+/// A kernel `comm`: up to the first NUL, lossy UTF-8.
+#[must_use]
+pub fn comm(bytes: &[u8; 16]) -> Arc<str> {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into()
+}
+
+fn task_ref(record: &TaskRecord) -> TaskRef {
+    TaskRef {
+        key: TaskKey { tid: Tid(record.tid), start: Timestamp(record.start) },
+        tgid: Tgid(record.tgid),
+        comm: comm(&record.comm),
+    }
+}
+
+fn task_event(record: &TaskRecord, stack: StackId, time: Timestamp) -> Option<Event> {
+    let has = |field| record.fields & field != 0;
+    if !has(task_field::IDENTITY) || record.tid == 0 {
+        return None;
+    }
+    Some(Event {
+        time,
+        body: Body::Task(TaskSample {
+            task: task_ref(record),
+            state: if has(task_field::STATE) { task_state(record) } else { TaskState::Unknown },
+            cpu: has(task_field::CPU).then_some(CpuId(record.cpu)),
+            switches: has(task_field::SWITCHES).then_some(record.switches),
+            last_switch: None,
+            kernel_thread: has(task_field::FLAGS) && record.pf_flags & PF_KTHREAD != 0,
+            cgroup: CgroupId(record.cgroup),
+            stack,
+            work: None,
+        }),
+    })
+}
+
+/// KERNEL: include/linux/sched.h, 5.10 to 6.18.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// KERNEL: `TASK_*` and `EXIT_*` in include/linux/sched.h; the low bits used here are the same from 5.10 to 6.18.
+fn task_state(record: &TaskRecord) -> TaskState {
+    const INTERRUPTIBLE: u32 = 0x1;
+    const UNINTERRUPTIBLE: u32 = 0x2;
+    const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
+    const DEAD_OR_ZOMBIE: u32 = 0x10 | 0x20 | 0x80;
+    const WAKING_OR_NEW: u32 = 0x200 | 0x800;
+    const NOLOAD: u32 = 0x400;
+    const RTLOCK_WAIT: u32 = 0x1000;
+    let state = record.state;
+    if state & DEAD_OR_ZOMBIE != 0 {
+        TaskState::Exited
+    } else if record.on_cpu != 0 {
+        TaskState::Running
+    } else if state == 0 || state & WAKING_OR_NEW != 0 {
+        TaskState::Runnable
+    } else if state & STOPPED_OR_TRACED != 0 {
+        TaskState::Stopped
+    } else if state & UNINTERRUPTIBLE != 0 && state & NOLOAD != 0 {
+        TaskState::Idle
+    } else if state & (UNINTERRUPTIBLE | RTLOCK_WAIT) != 0 {
+        if record.in_iowait != 0 { TaskState::InIo } else { TaskState::Uninterruptible }
+    } else if state & INTERRUPTIBLE != 0 {
+        TaskState::Interruptible
+    } else {
+        TaskState::Unknown
+    }
+}
+
+/// What the owner word of a lock means.
+///
+/// KERNEL: flag bits of `mutex.owner` (kernel/locking/mutex.h), `rw_semaphore.owner` and `.count` (kernel/locking/rwsem.c),
+/// `rt_mutex_base.owner` (kernel/locking/rtmutex_common.h); 5.10 to 6.18.
+fn owner_of(kind: LockKind, record: &WaitRecord) -> Owner {
+    const RWSEM_READER_OWNED: u64 = 1;
+    const MUTEX_OR_RWSEM_FLAGS: u64 = 7;
+    const RT_HAS_WAITERS: u64 = 1;
+    let word = record.owner_word;
+    let named = || {
+        if record.owner.fields & task_field::UNREADABLE != 0 || record.owner.tid == 0 {
+            Owner::Unreadable(KernelAddr(record.owner.task))
+        } else {
+            Owner::Task(task_ref(&record.owner))
+        }
+    };
+    match kind {
+        LockKind::Mutex | LockKind::WwMutex if word & !MUTEX_OR_RWSEM_FLAGS == 0 => Owner::Nobody,
+        LockKind::RtMutex if word & !RT_HAS_WAITERS == 0 => Owner::Nobody,
+        LockKind::Mutex | LockKind::WwMutex | LockKind::RtMutex => named(),
+        LockKind::Rwsem => {
+            let readers = rwsem_readers(record.count_word);
+            if word & RWSEM_READER_OWNED != 0 || (word & !MUTEX_OR_RWSEM_FLAGS == 0 && readers.is_some_and(|n| n > 0)) {
+                let hint = match named() {
+                    Owner::Task(task) => Some(task),
+                    _ => None,
+                };
+                Owner::Readers { hint, count: readers }
+            } else if word & !MUTEX_OR_RWSEM_FLAGS == 0 {
+                Owner::Nobody
+            } else {
+                named()
+            }
+        }
+        // percpu_rw_semaphore.writer names a writer that drains readers; for that writer itself the readers are unknown.
+        LockKind::PercpuRwsem if word != 0 && record.owner.task != record.waiter.task => named(),
+        _ => Owner::NotRecorded,
+    }
+}
+
+/// Readers in a rwsem count word: bits 8 to 62; `None` when the word was not read.
+fn rwsem_readers(count: u64) -> Option<u32> {
+    const WRITER_LOCKED: u64 = 1;
+    if count == 0 || count & WRITER_LOCKED != 0 {
+        return None;
+    }
+    u32::try_from((count & (u64::MAX >> 1)) >> 8).ok()
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
