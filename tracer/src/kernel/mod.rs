@@ -1,0 +1,7 @@
+//! What the running kernel is and offers: types, symbols, release, clocks, and whether holdup can work here.
+//!
+//! Everything in here is pure user space and reads only small, well-known files of `/proc` and `/sys`, never anything
+//! below `/proc/PID` of another process: on a hung machine those reads may block for ever.
+
+pub mod btf;
+pub(crate) mod name_index;
