@@ -5,3 +5,4 @@
 
 pub mod btf;
 pub(crate) mod name_index;
+pub mod symbols;
