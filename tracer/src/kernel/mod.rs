@@ -5,4 +5,5 @@
 
 pub mod btf;
 pub(crate) mod name_index;
+pub mod offsets;
 pub mod symbols;

@@ -33,30 +33,41 @@ pub struct BitRange {
     pub width: u8,
 }
 
-pub(super) fn lookup(btf: &Btf, name: &str, path: &str) -> Result<MemberOffset, BtfError> {
+/// A member and its type without typedefs and qualifiers; `None` is `void`.
+type Found<'a> = (MemberOffset, Option<Type<'a>>);
+
+/// Finds a member in every struct of the name; they must agree where it is.
+pub(super) fn lookup<'a>(btf: &'a Btf, name: &'a str, path: &str) -> Result<Found<'a>, BtfError> {
     let mut steps = MAX_STEPS;
-    let mut found: Option<MemberOffset> = None;
+    let mut found: Option<Found<'a>> = None;
     let mut failed = None;
     for outer in btf.named(name).filter(|t| t.kind.is_composite()) {
         match walk(btf, outer, name, path, &mut steps) {
-            Ok(offset) if found.is_some_and(|f| f != offset) => {
+            Ok((offset, _)) if found.is_some_and(|(first, _)| first != offset) => {
                 return Err(BtfError::Ambiguous {
                     name: name.to_owned(),
                     path: path.to_owned(),
                 });
             }
-            Ok(offset) => found = Some(offset),
+            Ok(member) => found = Some(found.unwrap_or(member)),
             Err(e) => failed = failed.or(Some(e)),
         }
     }
-    match (found, failed) {
-        (Some(offset), _) => Ok(offset),
-        (None, Some(e)) => Err(e),
-        (None, None) => Err(BtfError::NoSuchStruct { name: name.to_owned() }),
-    }
+    found.ok_or_else(|| failed.unwrap_or_else(|| BtfError::NoSuchStruct { name: name.to_owned() }))
 }
 
-fn walk(btf: &Btf, outer: Type<'_>, name: &str, path: &str, steps: &mut u32) -> Result<MemberOffset, BtfError> {
+pub(super) fn pointee<'a>(btf: &'a Btf, name: &'a str, path: &str) -> Result<Option<&'a str>, BtfError> {
+    let (_, member) = lookup(btf, name, path)?;
+    let Some(pointer) = member.filter(|t| t.kind == Kind::Ptr) else {
+        return Ok(None);
+    };
+    let target = resolve(btf, pointer.size_or_type, name)?.filter(|t| t.kind.is_composite() || t.kind == Kind::Fwd);
+    Ok(target
+        .and_then(|t| str::from_utf8(btf.string(t.name)).ok())
+        .filter(|n| !n.is_empty()))
+}
+
+fn walk<'a>(btf: &'a Btf, outer: Type<'a>, name: &str, path: &str, steps: &mut u32) -> Result<Found<'a>, BtfError> {
     let mut composite = Some(outer);
     let mut base_bits = 0u64;
     let mut before = name;
@@ -84,7 +95,7 @@ fn walk(btf: &Btf, outer: Type<'_>, name: &str, path: &str, steps: &mut u32) -> 
         };
         base_bits += bits;
         let inner = resolve(btf, member.type_id, name)?;
-        result = Some(place(btf, base_bits, member, inner, name)?);
+        result = Some((place(btf, base_bits, member, inner, name)?, inner));
         composite = inner.filter(|t| t.kind.is_composite());
         before = part;
     }

@@ -15,7 +15,7 @@ mod error;
 mod members;
 mod parse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{fs, path::Path, sync::OnceLock};
 
@@ -71,7 +71,15 @@ impl Btf {
     /// There is no such type or member; a step of the path is not an embedded struct; or several types of this name
     /// have that member at different places.
     pub fn member_offset(&self, name: &str, path: &str) -> Result<MemberOffset, BtfError> {
-        members::lookup(self, name, path)
+        Ok(members::lookup(self, name, path)?.0)
+    }
+
+    /// Name of the struct or union that a pointer member points to; `None` where the member is no such pointer.
+    ///
+    /// # Errors
+    /// As for [`Self::member_offset`].
+    pub fn pointee<'a>(&'a self, name: &'a str, path: &str) -> Result<Option<&'a str>, BtfError> {
+        members::pointee(self, name, path)
     }
 
     /// Size in bytes of `struct name` or `union name`.
