@@ -120,8 +120,9 @@ offsets! {
         pi_blocked_on: offset("task_struct.pi_blocked_on") => PiBlockedOn,
         /// See [`super::blocked_on_target`].
         blocked_on: offset("task_struct.blocked_on") => BlockedOn,
-        /// Lock address with a type in its two low bits (6.16+).
-        blocker: offset("task_struct.blocker") => Blocker,
+        /// Lock address with its type in the two low bits: 0 mutex, 1 semaphore, 2 and 3 rw_semaphore wanted by a reader and
+        /// by a writer (include/linux/hung_task.h). 6.15 records mutexes only, 6.16 semaphores too, 6.17 all.
+        blocker: offset("task_struct.blocker" | "task_struct.blocker_mutex") => Blocker,
         /// `struct kthread *` of a kernel thread; in set_child_tid up to 5.15.
         kthread: offset("task_struct.worker_private" | "task_struct.set_child_tid") => Workqueue,
     }

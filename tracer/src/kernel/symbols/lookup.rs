@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Entry, Symbols};
-use crate::kernel::name_index::NameIndex;
+use crate::{ids::KernelAddr, kernel::name_index::NameIndex};
 
 /// Kernel addresses begin here with 57-bit paging on x86-64 and 52-bit on arm64. What lies below is a per-CPU offset or
 /// an absolute constant, which names nothing.
@@ -25,7 +25,7 @@ pub struct Symbol<'a> {
     /// The module that has it; `None` for the kernel itself.
     pub module: Option<&'a str>,
     /// Where the symbol begins.
-    pub address: u64,
+    pub address: KernelAddr,
     /// Bytes into the symbol.
     pub offset: u64,
     /// Type letter as nm(1) prints it: `T`/`t` code, `D`/`d` data, `B`/`b` zeroed data, `R`/`r` constants, `W`/`w` weak.
@@ -58,7 +58,7 @@ impl fmt::Display for Symbol<'_> {
 
 impl Symbols {
     /// The symbol in which an address lies: at or after its start, before the next symbol, and not absurdly far.
-    pub fn resolve(&self, address: u64) -> Option<Symbol<'_>> {
+    pub fn resolve(&self, KernelAddr(address): KernelAddr) -> Option<Symbol<'_>> {
         let after = self.entries.partition_point(|e| e.address <= address);
         let entry = self.entries.get(after.checked_sub(1)?)?;
         let offset = address - entry.address;
@@ -111,7 +111,7 @@ impl Symbols {
         Symbol {
             name: self.name(entry),
             module: module.map(|m| &**m),
-            address: entry.address,
+            address: KernelAddr(entry.address),
             offset: 0,
             letter: self.letter_and_name(entry).chars().next().unwrap_or('?'),
         }

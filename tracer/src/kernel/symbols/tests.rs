@@ -3,6 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::{KALLSYMS, Symbols, SymbolsError};
+use crate::ids::KernelAddr;
 
 fn parse(text: &str) -> Symbols {
     Symbols::parse(Path::new("kallsyms"), text.as_bytes()).expect("usable symbols")
@@ -36,7 +37,7 @@ ffffffffc0400000 t bpf_prog_1\t[bpf]
 #[test]
 fn addresses_resolve_to_the_symbol_they_lie_in() {
     let s = parse(SAMPLE);
-    let shown = |address| s.resolve(address).map(|s| s.to_string());
+    let shown = |address| s.resolve(KernelAddr(address)).map(|s| s.to_string());
     for (address, expected) in [
         (0xffff_ffff_8100_0800, Some("mutex_lock")),
         (0xffff_ffff_8100_08ff, Some("mutex_lock+0xff")),
@@ -77,7 +78,7 @@ fn names_are_found_with_their_compiler_suffixes_but_not_cold() {
     assert_eq!(code("rwsem_wake.isra.0"), ["rwsem_wake.isra.0"]);
     let found = |name| {
         s.find(name)
-            .map(|s| (s.address, s.module.map(str::to_owned)))
+            .map(|s| (s.address.0, s.module.map(str::to_owned)))
             .collect::<Vec<_>>()
     };
     assert_eq!(found("rwsem_wake"), []);
@@ -189,7 +190,8 @@ fn the_running_kernels_symbols_resolve() {
     assert_eq!(s.malformed(), 0);
     let function = *s.find_code("schedule").first().expect("every kernel has it");
     assert_eq!(
-        s.resolve(function.address + 4).map(|s| (s.name, s.offset)),
+        s.resolve(KernelAddr(function.address.0 + 4))
+            .map(|s| (s.name, s.offset)),
         Some(("schedule", 4))
     );
     assert!(
@@ -205,7 +207,7 @@ proptest! {
     #[test]
     fn any_text_is_read_without_panic(text in "[0-9a-f]{0,17}[ tT\\[\\].a\n\u{e9}]{0,40}", address in any::<u64>()) {
         if let Ok(s) = Symbols::parse(Path::new("k"), text.as_bytes()) {
-            let _ = (s.resolve(address), s.find_code("a"), s.find("a").count());
+            let _ = (s.resolve(KernelAddr(address)), s.find_code("a"), s.find("a").count());
         }
     }
 
@@ -215,6 +217,6 @@ proptest! {
         let text: String = addresses.iter().map(|a| format!("{:x} t f{a}\n", BASE + a)).collect();
         let s = parse(&text);
         let expected = addresses.iter().rev().find(|a| **a <= probe).map(|a| (format!("f{a}"), probe - a));
-        prop_assert_eq!(s.resolve(BASE + probe).map(|s| (s.name.to_owned(), s.offset)), expected);
+        prop_assert_eq!(s.resolve(KernelAddr(BASE + probe)).map(|s| (s.name.to_owned(), s.offset)), expected);
     }
 }
