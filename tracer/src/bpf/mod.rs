@@ -2,8 +2,10 @@
 
 pub mod attach;
 pub mod load;
+pub mod log;
 pub mod shared;
 pub mod stats;
+pub mod watch;
 
 /// The BPF object, built and put there by build.rs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/holdup-bpf"));

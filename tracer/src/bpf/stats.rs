@@ -11,7 +11,6 @@ use tracer_common::counter;
 use crate::event::{LossCause, LossReport};
 
 /// Reads the loss counters, summed over CPUs.
-#[derive(Debug)]
 pub struct LossCounters {
     map: PerCpuArray<MapData, u64>,
 }

@@ -1,58 +1,47 @@
-//! The part of the kernel's layout that the BPF programs need, taken from BTF.
+//! The part of the kernel's layout that the BPF programs need, as the record they are given before load.
 
 use tracer_common::config::{ABSENT, Layout};
 
-use super::btf::{Btf, MemberOffset};
+use super::offsets::KernelOffsets;
 
-/// Looks every field of [`Layout`] up; a field this kernel lacks becomes [`ABSENT`], which disables what needs it.
+/// Converts the looked-up offsets; a field this kernel lacks becomes [`ABSENT`], which disables what needs it.
 #[must_use]
-pub fn bpf_layout(btf: &Btf) -> Layout {
-    let find = |alternatives: &[(&str, &str)]| -> Option<MemberOffset> {
-        alternatives.iter().find_map(|(strukt, path)| btf.member_offset(strukt, path).ok())
-    };
-    let offset = |alternatives: &[(&str, &str)]| find(alternatives).map_or(ABSENT, |member| member.bytes);
-    let one = |strukt: &str, path: &str| offset(&[(strukt, path)]);
-    let iowait = find(&[("task_struct", "in_iowait")]);
-    // On PREEMPT_RT mutex and rw_semaphore are built on rtmutexes: no owner word of their own, no wait list.
+pub fn bpf_layout(o: &KernelOffsets) -> Layout {
+    let or_absent = |offset: Option<u32>| offset.unwrap_or(ABSENT);
     Layout {
-        task_pid: one("task_struct", "pid"),
-        task_tgid: one("task_struct", "tgid"),
-        task_comm: one("task_struct", "comm"),
-        task_start: one("task_struct", "start_time"),
-        task_state: offset(&[("task_struct", "__state"), ("task_struct", "state")]),
-        task_exit_state: one("task_struct", "exit_state"),
-        task_on_cpu: one("task_struct", "on_cpu"),
-        task_cpu: offset(&[("task_struct", "thread_info.cpu"), ("task_struct", "cpu")]),
-        task_flags: one("task_struct", "flags"),
-        task_nvcsw: one("task_struct", "nvcsw"),
-        task_nivcsw: one("task_struct", "nivcsw"),
-        task_iowait_byte: iowait.as_ref().map_or(ABSENT, |member| member.bytes),
-        task_iowait_mask: iowait.as_ref().map_or(ABSENT, bit_mask),
-        task_cgroups: one("task_struct", "cgroups"),
-        css_set_dfl_cgrp: one("css_set", "dfl_cgrp"),
-        cgroup_kn: one("cgroup", "kn"),
-        kernfs_node_id: one("kernfs_node", "id"),
-        task_pi_blocked_on: one("task_struct", "pi_blocked_on"),
-        rt_waiter_lock: one("rt_mutex_waiter", "lock"),
-        mutex_owner: offset(&[("mutex", "owner"), ("mutex", "rtmutex.owner")]),
-        mutex_wait_list: one("mutex", "wait_list"),
-        mutex_waiter_list: one("mutex_waiter", "list"),
-        mutex_waiter_task: one("mutex_waiter", "task"),
-        rwsem_count: one("rw_semaphore", "count"),
-        rwsem_owner: one("rw_semaphore", "owner"),
-        rwsem_wait_list: one("rw_semaphore", "wait_list"),
-        rwsem_waiter_list: one("rwsem_waiter", "list"),
-        rwsem_waiter_task: one("rwsem_waiter", "task"),
-        sem_count: one("semaphore", "count"),
-        sem_wait_list: one("semaphore", "wait_list"),
-        sem_waiter_list: one("semaphore_waiter", "list"),
-        sem_waiter_task: one("semaphore_waiter", "task"),
-        rt_mutex_owner: offset(&[("rt_mutex_base", "owner"), ("rt_mutex", "owner")]),
-        percpu_writer: one("percpu_rw_semaphore", "writer.task"),
+        task_pid: or_absent(o.task.pid),
+        task_tgid: or_absent(o.task.tgid),
+        task_comm: or_absent(o.task.comm),
+        task_start: or_absent(o.task.start_time),
+        task_state: or_absent(o.task.state),
+        task_exit_state: or_absent(o.task.exit_state),
+        task_on_cpu: or_absent(o.task.on_cpu),
+        task_cpu: or_absent(o.task.cpu),
+        task_flags: or_absent(o.task.flags),
+        task_nvcsw: or_absent(o.task.nvcsw),
+        task_nivcsw: or_absent(o.task.nivcsw),
+        task_iowait_byte: or_absent(o.task.in_iowait.map(|bit| bit.byte)),
+        task_iowait_mask: o.task.in_iowait.map_or(0, |bit| 1u32.checked_shl(bit.shift.into()).unwrap_or(0)),
+        task_cgroups: or_absent(o.task.cgroups),
+        css_set_dfl_cgrp: or_absent(o.cgroup.dfl_cgrp),
+        cgroup_kn: or_absent(o.cgroup.kn),
+        kernfs_node_id: or_absent(o.cgroup.id),
+        task_pi_blocked_on: or_absent(o.task.pi_blocked_on),
+        rt_waiter_lock: or_absent(o.rt_mutex_waiter.lock),
+        mutex_owner: or_absent(o.mutex.owner),
+        mutex_wait_list: or_absent(o.mutex.wait_list),
+        mutex_waiter_list: or_absent(o.mutex_waiter.list),
+        mutex_waiter_task: or_absent(o.mutex_waiter.task),
+        rwsem_count: or_absent(o.rwsem.count),
+        rwsem_owner: or_absent(o.rwsem.owner),
+        rwsem_wait_list: or_absent(o.rwsem.wait_list),
+        rwsem_waiter_list: or_absent(o.rwsem_waiter.list),
+        rwsem_waiter_task: or_absent(o.rwsem_waiter.task),
+        sem_count: or_absent(o.semaphore.count),
+        sem_wait_list: or_absent(o.semaphore.wait_list),
+        sem_waiter_list: or_absent(o.semaphore_waiter.list),
+        sem_waiter_task: or_absent(o.semaphore_waiter.task),
+        rt_mutex_owner: or_absent(o.rt_mutex.owner),
+        percpu_writer: or_absent(o.percpu_rwsem.writer_task),
     }
-}
-
-fn bit_mask(member: &MemberOffset) -> u32 {
-    // A plain member counts as true when any bit of its first byte is set.
-    member.bits.map_or(0xff, |bits| 1u32.checked_shl(bits.shift.into()).unwrap_or(0))
 }

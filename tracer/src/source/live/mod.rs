@@ -21,7 +21,8 @@ use self::rounds::Rounds;
 use self::spin::Spins;
 use crate::bpf::attach::{self, Attached, ProbeChoice};
 use crate::bpf::load::{self, Sizes};
-use crate::bpf::stats::{Losses, LossCounters, program_stats};
+use crate::bpf::stats::{LossCounters, Losses, program_stats};
+use crate::bpf::watch;
 use crate::event::{Body, Event, LossCause, LossReport};
 use crate::ids::{Nanos, Timestamp};
 use crate::kernel::{clock, facts::KernelFacts};
@@ -113,7 +114,7 @@ impl Live {
         let cells = Cells::new(&mut ebpf, &sizes)?;
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
-        let ring = AsyncFd::new(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
+        let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
         let wanted = attach::PROBES
             .iter()
             .filter(|probe| attach::selected(probe.role, options.probes, facts.tracepoints, options.releases));

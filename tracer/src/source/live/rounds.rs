@@ -24,7 +24,6 @@ const LOCK_WORD: usize = 1;
 const SINCE_WORD: usize = 2;
 
 /// State of the rounds.
-#[derive(Debug)]
 pub struct Rounds {
     waits: SharedArray<WaitSlot>,
     interest: HashMap<MapData, u32, u32>,

@@ -1,0 +1,23 @@
+//! Diagnostics of the BPF side, through aya-log's own ring buffer, to stderr.
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+
+use super::watch;
+
+/// Forwards the programs' log records to the `log` facade until the process ends.
+///
+/// # Errors
+/// When the log's ring buffer cannot be opened.
+pub fn forward(ebpf: &mut Ebpf) -> Result<()> {
+    let logger = EbpfLogger::init(ebpf).context("opening the log of the BPF programs")?;
+    let mut logger = watch::readable(logger).context("watching the log of the BPF programs")?;
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+    Ok(())
+}

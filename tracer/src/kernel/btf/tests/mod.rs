@@ -1,0 +1,4 @@
+pub(crate) mod blob;
+mod broken;
+mod host;
+mod lookup;

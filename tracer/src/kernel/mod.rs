@@ -1,0 +1,12 @@
+//! What the running kernel is and offers: types, symbols, release, clocks, and whether holdup can work here.
+//!
+//! Everything in here is pure user space and reads only small, well-known files of `/proc` and `/sys`, never anything
+//! below `/proc/PID` of another process: on a hung machine those reads may block for ever.
+
+pub mod btf;
+pub mod clock;
+pub mod facts;
+pub mod layout;
+pub(crate) mod name_index;
+pub mod offsets;
+pub mod symbols;

@@ -1,0 +1,374 @@
+//! The table: every kernel field holdup reads.
+//!
+//! `field: kind("newest.place" | "older.place") => Feature [if|unless "marker.member"]`. Kinds are the functions of
+//! [`super::lookup`]. A row with a condition applies only to kernels that have (or lack) the marker: PREEMPT_RT builds
+//! mutexes and rw_semaphores from rt_mutexes. Line comments give the first kernel of a place where that matters.
+
+use serde::Serialize;
+
+use super::{
+    Feature, OffsetRow,
+    lookup::{self, BitOffset},
+};
+use crate::kernel::btf::Btf;
+
+macro_rules! kind {
+    (bits) => {
+        BitOffset
+    };
+    ($other:ident) => {
+        u32
+    };
+}
+
+macro_rules! applies {
+    ($btf:ident) => {
+        true
+    };
+    ($btf:ident if $marker:literal) => {
+        lookup::exists($btf, $marker)
+    };
+    ($btf:ident unless $marker:literal) => {
+        !lookup::exists($btf, $marker)
+    };
+}
+
+macro_rules! offsets {
+    ($($(#[$group_doc:meta])* $group:ident: $Group:ident {
+        $($(#[$doc:meta])* $field:ident: $kind:ident($($place:literal)|+) => $feature:ident $([$($when:tt)+])?,)*
+    })*) => {
+        $(
+            $(#[$group_doc])*
+            #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+            pub struct $Group { $($(#[$doc])* pub $field: Option<kind!($kind)>,)* }
+        )*
+
+        /// Offsets in bytes unless a field says otherwise; `None` where this kernel has no such field.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+        pub struct KernelOffsets { $($(#[$group_doc])* pub $group: $Group,)* }
+
+        pub(super) fn resolve(btf: &Btf) -> (KernelOffsets, Vec<OffsetRow>) {
+            let mut rows = Vec::new();
+            let offsets = KernelOffsets { $($group: $Group { $(
+                $field: lookup::row(
+                    btf,
+                    &mut rows,
+                    lookup::$kind,
+                    (concat!(stringify!($group), ".", stringify!($field)), &[$($place),+], Feature::$feature),
+                    applies!(btf $($($when)+)?),
+                ),
+            )* },)* };
+            (offsets, rows)
+        }
+    };
+}
+
+offsets! {
+    /// `struct task_struct` (include/linux/sched.h).
+    task: TaskOffsets {
+        /// Thread id.
+        pid: offset("task_struct.pid") => TaskIdentity,
+        /// Process id.
+        tgid: offset("task_struct.tgid") => TaskIdentity,
+        /// Name, NUL-terminated.
+        comm: offset("task_struct.comm") => TaskIdentity,
+        /// Size of the name with its NUL.
+        comm_size: width("task_struct.comm") => TaskIdentity,
+        /// Start in ns of CLOCK_MONOTONIC: tells a reused pid from the old one.
+        start_time: offset("task_struct.start_time") => TaskIdentity,
+        /// The process's first thread.
+        group_leader: offset("task_struct.group_leader") => TaskIdentity,
+        /// Sleep state: `unsigned int __state` since 5.14, `long state` before.
+        state: offset("task_struct.__state" | "task_struct.state") => TaskState,
+        /// Size of the sleep state.
+        state_size: width("task_struct.__state" | "task_struct.state") => TaskState,
+        /// Zombie or dead.
+        exit_state: offset("task_struct.exit_state") => TaskState,
+        /// PF_* flags.
+        flags: offset("task_struct.flags") => TaskState,
+        /// Whether it runs, or is being switched.
+        on_cpu: offset("task_struct.on_cpu") => OnCpu,
+        /// Whether it is on a run queue.
+        on_rq: offset("task_struct.on_rq") => OnCpu,
+        /// CPU it runs or last ran on; in thread_info since 5.16.
+        cpu: offset("task_struct.thread_info.cpu" | "task_struct.cpu") => OnCpu,
+        /// Lowest address of the kernel stack.
+        stack: offset("task_struct.stack") => KernelStack,
+        /// Saved stack pointer of a task that is not running (x86-64, then arm64).
+        saved_sp: offset("task_struct.thread.sp" | "task_struct.thread.cpu_context.sp") => KernelStack,
+        /// Voluntary switches.
+        nvcsw: offset("task_struct.nvcsw") => SwitchCounts,
+        /// Involuntary switches.
+        nivcsw: offset("task_struct.nivcsw") => SwitchCounts,
+        /// Asleep in block I/O.
+        in_iowait: bits("task_struct.in_iowait") => IoWait,
+        /// Address space; null for kernel threads.
+        mm: offset("task_struct.mm") => AddressSpace,
+        /// `struct css_set *`.
+        cgroups: offset("task_struct.cgroups") => Cgroup,
+        /// Jiffies at which the hung-task watcher last saw it switch (CONFIG_DETECT_HUNG_TASK).
+        last_switch_time: offset("task_struct.last_switch_time") => HungSince,
+        /// Switches that the hung-task watcher last saw.
+        last_switch_count: offset("task_struct.last_switch_count") => HungSince,
+        /// Run-queue clock in ns at the last update of its run time.
+        exec_start: offset("task_struct.se.exec_start") => SchedTimes,
+        /// Run time in ns.
+        sum_exec_runtime: offset("task_struct.se.sum_exec_runtime") => SchedTimes,
+        /// Run-queue clock in ns when it last got a CPU (CONFIG_SCHED_INFO).
+        last_arrival: offset("task_struct.sched_info.last_arrival") => SchedTimes,
+        /// `struct rt_mutex_waiter *`.
+        pi_blocked_on: offset("task_struct.pi_blocked_on") => PiBlockedOn,
+        /// See [`super::blocked_on_target`].
+        blocked_on: offset("task_struct.blocked_on") => BlockedOn,
+        /// Lock address with its type in the two low bits: 0 mutex, 1 semaphore, 2 and 3 rw_semaphore wanted by a reader and
+        /// by a writer (include/linux/hung_task.h). 6.15 records mutexes only, 6.16 semaphores too, 6.17 all.
+        blocker: offset("task_struct.blocker" | "task_struct.blocker_mutex") => Blocker,
+        /// `struct kthread *` of a kernel thread; in set_child_tid up to 5.15.
+        kthread: offset("task_struct.worker_private" | "task_struct.set_child_tid") => Workqueue,
+    }
+    /// From a task's css_set to its cgroup's id.
+    cgroup: CgroupOffsets {
+        /// `struct cgroup *` in the unified hierarchy.
+        dfl_cgrp: offset("css_set.dfl_cgrp") => Cgroup,
+        /// `struct kernfs_node *`.
+        kn: offset("cgroup.kn") => Cgroup,
+        /// Inode number of the cgroup's directory.
+        id: offset("kernfs_node.id") => Cgroup,
+    }
+    /// `struct mm_struct` (include/linux/mm_types.h).
+    mm: MmOffsets {
+        /// The rw_semaphore that page faults and mmap take.
+        mmap_lock: offset("mm_struct.mmap_lock") => AddressSpace,
+    }
+    /// `struct mutex` (include/linux/mutex_types.h).
+    mutex: MutexOffsets {
+        /// Owner, with flags in its low three bits; on PREEMPT_RT that of the rt_mutex, with one flag.
+        owner: offset("mutex.owner" | "mutex.rtmutex.owner") => MutexOwner,
+        /// Its spinlock.
+        wait_lock: offset("mutex.wait_lock") => MutexWaiters [unless "mutex.rtmutex"],
+        /// Head of its waiters.
+        wait_list: offset("mutex.wait_list") => MutexWaiters [unless "mutex.rtmutex"],
+        /// The rt_mutex that a mutex is on PREEMPT_RT.
+        rtmutex: offset("mutex.rtmutex") => RtMutexOwner [if "mutex.rtmutex"],
+    }
+    /// `struct mutex_waiter` (kernel/locking/mutex.h), on the waiter's stack.
+    mutex_waiter: MutexWaiterOffsets {
+        /// List node.
+        list: offset("mutex_waiter.list") => MutexWaiters [unless "mutex.rtmutex"],
+        /// The waiter.
+        task: offset("mutex_waiter.task") => MutexWaiters [unless "mutex.rtmutex"],
+        /// `struct ww_acquire_ctx *`, null, or a poison for plain mutexes.
+        ww_ctx: offset("mutex_waiter.ww_ctx") => WwMutex [unless "mutex.rtmutex"],
+    }
+    /// `struct ww_mutex` and `struct ww_acquire_ctx` (include/linux/ww_mutex.h).
+    ww: WwMutexOffsets {
+        /// The mutex (on PREEMPT_RT: the rt_mutex) inside.
+        base: offset("ww_mutex.base") => WwMutex,
+        /// Acquire context of its owner.
+        ctx: offset("ww_mutex.ctx") => WwMutex,
+        /// Task of an acquire context.
+        ctx_task: offset("ww_acquire_ctx.task") => WwMutex,
+        /// Age of an acquire context.
+        ctx_stamp: offset("ww_acquire_ctx.stamp") => WwMutex,
+    }
+    /// `struct rw_semaphore` (include/linux/rwsem.h).
+    rwsem: RwsemOffsets {
+        /// Writer, waiters, hand-off and readers.
+        count: offset("rw_semaphore.count") => RwsemOwner [unless "rw_semaphore.rwbase"],
+        /// Owner (for readers: a hint), with flags in its low bits.
+        owner: offset("rw_semaphore.owner") => RwsemOwner [unless "rw_semaphore.rwbase"],
+        /// Its spinlock.
+        wait_lock: offset("rw_semaphore.wait_lock") => RwsemWaiters [unless "rw_semaphore.rwbase"],
+        /// Head of its waiters.
+        wait_list: offset("rw_semaphore.wait_list") => RwsemWaiters [unless "rw_semaphore.rwbase"],
+        /// PREEMPT_RT: reader count with bias.
+        rt_readers: offset("rw_semaphore.rwbase.readers") => RtRwsem [if "rw_semaphore.rwbase"],
+        /// PREEMPT_RT: the rt_mutex inside, which has its own contention events.
+        rt_rtmutex: offset("rw_semaphore.rwbase.rtmutex") => RtRwsem [if "rw_semaphore.rwbase"],
+        /// PREEMPT_RT: owner of that rt_mutex, the writer.
+        rt_owner: offset("rw_semaphore.rwbase.rtmutex.owner") => RtRwsem [if "rw_semaphore.rwbase"],
+    }
+    /// `struct rwsem_waiter` (kernel/locking/rwsem.c), on the waiter's stack.
+    rwsem_waiter: RwsemWaiterOffsets {
+        /// List node.
+        list: offset("rwsem_waiter.list") => RwsemWaiters [unless "rw_semaphore.rwbase"],
+        /// The waiter; null once a reader has been granted the lock.
+        task: offset("rwsem_waiter.task") => RwsemWaiters [unless "rw_semaphore.rwbase"],
+        /// 0 writer, 1 reader.
+        waits_as: offset("rwsem_waiter.type") => RwsemWaiters [unless "rw_semaphore.rwbase"],
+    }
+    /// `struct rt_mutex_base` (include/linux/rtmutex.h, 5.15+), `struct rt_mutex` before.
+    rt_mutex: RtMutexOffsets {
+        /// Owner, with one flag.
+        owner: offset("rt_mutex_base.owner" | "rt_mutex.owner") => RtMutexOwner,
+        /// Its spinlock.
+        wait_lock: offset("rt_mutex_base.wait_lock" | "rt_mutex.wait_lock") => RtMutexWaiters,
+        /// Tree of its waiters.
+        waiters: offset("rt_mutex_base.waiters" | "rt_mutex.waiters") => RtMutexWaiters,
+    }
+    /// `struct rt_mutex_waiter` (kernel/locking/rtmutex_common.h), on the waiter's stack.
+    rt_mutex_waiter: RtMutexWaiterOffsets {
+        /// Tree node; inside of another struct since 6.1.
+        tree: offset("rt_mutex_waiter.tree.entry" | "rt_mutex_waiter.tree_entry") => RtMutexWaiters,
+        /// The waiter.
+        task: offset("rt_mutex_waiter.task") => RtMutexWaiters,
+        /// What it waits for.
+        lock: offset("rt_mutex_waiter.lock") => RtMutexWaiters,
+    }
+    /// `struct semaphore` (include/linux/semaphore.h).
+    semaphore: SemaphoreOffsets {
+        /// Its spinlock.
+        lock: offset("semaphore.lock") => Semaphore,
+        /// Free places.
+        count: offset("semaphore.count") => Semaphore,
+        /// Head of its waiters.
+        wait_list: offset("semaphore.wait_list") => Semaphore,
+        /// Who took it last: a hint, since anyone may release.
+        last_holder: offset("semaphore.last_holder") => SemaphoreHolder,
+    }
+    /// `struct semaphore_waiter` (kernel/locking/semaphore.c), on the waiter's stack.
+    semaphore_waiter: SemaphoreWaiterOffsets {
+        /// List node.
+        list: offset("semaphore_waiter.list") => Semaphore,
+        /// The waiter.
+        task: offset("semaphore_waiter.task") => Semaphore,
+        /// Set when it was given a place.
+        up: offset("semaphore_waiter.up") => Semaphore,
+    }
+    /// `struct percpu_rw_semaphore` (include/linux/percpu-rwsem.h).
+    percpu_rwsem: PercpuRwsemOffsets {
+        /// RCU state of the writer side.
+        rss: offset("percpu_rw_semaphore.rss") => PercpuRwsem,
+        /// Per-CPU reader count.
+        read_count: offset("percpu_rw_semaphore.read_count") => PercpuRwsem,
+        /// Writer that waits for the readers to leave.
+        writer_task: offset("percpu_rw_semaphore.writer.task") => PercpuRwsem,
+        /// Wait queue of those who cannot enter.
+        waiters: offset("percpu_rw_semaphore.waiters") => PercpuRwsem,
+        /// Set while a writer is in or wants in.
+        block: offset("percpu_rw_semaphore.block") => PercpuRwsem,
+    }
+    /// `struct completion` (include/linux/completion.h).
+    completion: CompletionOffsets {
+        /// Times it was completed and not yet consumed.
+        done: offset("completion.done") => Completion,
+        /// Its wait queue.
+        wait: offset("completion.wait") => Completion,
+        /// The wait queue's spinlock.
+        wait_lock: offset("completion.wait.lock") => Completion,
+        /// Head of its waiters.
+        wait_list: offset("completion.wait.task_list") => Completion,
+    }
+    /// `struct swait_queue` (include/linux/swait.h), on the waiter's stack.
+    swait: SwaitOffsets {
+        /// The waiter.
+        task: offset("swait_queue.task") => Completion,
+        /// List node.
+        list: offset("swait_queue.task_list") => Completion,
+    }
+    /// `struct wait_queue_head` and `struct wait_queue_entry` (include/linux/wait.h).
+    wait_queue: WaitQueueOffsets {
+        /// Head of the waiters.
+        head: offset("wait_queue_head.head") => WaitQueue,
+        /// The waiter, if its function is one of the default ones.
+        private: offset("wait_queue_entry.private") => WaitQueue,
+        /// Wake function.
+        func: offset("wait_queue_entry.func") => WaitQueue,
+        /// List node.
+        entry: offset("wait_queue_entry.entry") => WaitQueue,
+    }
+    /// `struct qspinlock` and `struct qrwlock` (include/asm-generic).
+    spin: SpinOffsets {
+        /// Lock word of a spinlock.
+        word: offset("qspinlock.val") => SpinlockWord,
+        /// Lock word of a rwlock.
+        rwlock_word: offset("qrwlock.cnts") => RwlockWord [unless "mutex.rtmutex"],
+        /// PREEMPT_RT: owner of a sleeping spinlock.
+        rt_owner: offset("spinlock.lock.owner") => RtSpinlock [if "mutex.rtmutex"],
+    }
+    /// `struct work_struct` and `struct wq_barrier` (kernel/workqueue.c).
+    work: WorkOffsets {
+        /// Flags and pool_workqueue.
+        data: offset("work_struct.data") => Workqueue,
+        /// List node.
+        entry: offset("work_struct.entry") => Workqueue,
+        /// What it does.
+        func: offset("work_struct.func") => Workqueue,
+        /// A flusher's own work item.
+        barrier_work: offset("wq_barrier.work") => Workqueue,
+        /// Completed when the flush is done.
+        barrier_done: offset("wq_barrier.done") => Workqueue,
+        /// The flusher.
+        barrier_task: offset("wq_barrier.task") => Workqueue,
+    }
+    /// `struct kthread` (kernel/kthread.c) and `struct worker` (kernel/workqueue_internal.h).
+    worker: WorkerOffsets {
+        /// `struct worker *` of a worker's kthread.
+        kthread_data: offset("kthread.data") => Workqueue,
+        /// Its task.
+        task: offset("worker.task") => Workqueue,
+        /// What it executes.
+        current_work: offset("worker.current_work") => Workqueue,
+        /// The function it executes.
+        current_func: offset("worker.current_func") => Workqueue,
+        /// Of which workqueue.
+        current_pwq: offset("worker.current_pwq") => Workqueue,
+        /// What it will execute next, barriers among it.
+        scheduled: offset("worker.scheduled") => Workqueue,
+        /// Its pool.
+        pool: offset("worker.pool") => Workqueue,
+    }
+    /// `struct workqueue_struct`, `struct wq_flusher` and `struct pool_workqueue` (kernel/workqueue.c).
+    workqueue: WorkqueueOffsets {
+        /// Its name.
+        name: offset("workqueue_struct.name") => Workqueue,
+        /// Size of the name.
+        name_size: width("workqueue_struct.name") => Workqueue,
+        /// Its pool_workqueues.
+        pwqs: offset("workqueue_struct.pwqs") => Workqueue,
+        /// Who flushes.
+        first_flusher: offset("workqueue_struct.first_flusher") => Workqueue,
+        /// Who flushes next.
+        flusher_queue: offset("workqueue_struct.flusher_queue") => Workqueue,
+        /// Colour of a flusher.
+        flusher_color: offset("wq_flusher.flush_color") => Workqueue,
+        /// What a flusher waits for.
+        flusher_done: offset("wq_flusher.done") => Workqueue,
+        /// Link among the pool_workqueues of a workqueue.
+        pwq_node: offset("pool_workqueue.pwqs_node") => Workqueue,
+        /// Pool of a pool_workqueue.
+        pwq_pool: offset("pool_workqueue.pool") => Workqueue,
+        /// Workqueue of a pool_workqueue.
+        pwq_wq: offset("pool_workqueue.wq") => Workqueue,
+        /// Work items in flight, by colour.
+        pwq_in_flight: offset("pool_workqueue.nr_in_flight") => Workqueue,
+        /// Size of that array.
+        pwq_in_flight_size: width("pool_workqueue.nr_in_flight") => Workqueue,
+    }
+    /// `struct worker_pool` (kernel/workqueue.c).
+    worker_pool: WorkerPoolOffsets {
+        /// Head of its workers.
+        workers: offset("worker_pool.workers") => Workqueue,
+        /// Link of a worker in that list.
+        worker_node: offset("worker.node") => Workqueue,
+        /// Head of pending work.
+        worklist: offset("worker_pool.worklist") => Workqueue,
+        /// CPU; negative for unbound pools.
+        cpu: offset("worker_pool.cpu") => Workqueue,
+        /// Number in its name.
+        id: offset("worker_pool.id") => Workqueue,
+    }
+    /// Sizes of structs.
+    sizes: StructSizes {
+        /// `struct task_struct`.
+        task: size("task_struct") => TaskIdentity,
+        /// `struct mutex`.
+        mutex: size("mutex") => MutexOwner,
+        /// `struct rw_semaphore`.
+        rwsem: size("rw_semaphore") => RwsemOwner,
+        /// `struct semaphore`.
+        semaphore: size("semaphore") => Semaphore,
+        /// `struct completion`.
+        completion: size("completion") => Completion,
+    }
+}
