@@ -1,0 +1,89 @@
+//! Cargo builds of the project itself.
+
+use crate::setup::rust::MUSL;
+use crate::setup::{self, Part};
+use crate::{paths, process, ui};
+use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Use this binary as the guest's `holdup` instead of building one.
+pub const GUEST_BINARY: &str = "HOLDUP_GUEST_BINARY";
+
+/// Builds `holdup` for this box, in release mode.
+///
+/// # Errors
+/// What is missing, or the compiler's words.
+pub fn host() -> Result<PathBuf> {
+    setup::ensure(&[Part::Build])?;
+    let _long = ui::long("building holdup");
+    process::run(cargo().args(["build", "--release", "--package", "tracer", "--bin", "holdup"]))?;
+    Ok(paths::target().join("release/holdup"))
+}
+
+/// Builds `holdup` for the VM, or takes the one that [`GUEST_BINARY`] names.
+///
+/// # Errors
+/// As [`host`].
+pub fn guest_holdup() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(GUEST_BINARY).map(PathBuf::from) {
+        return path
+            .canonicalize()
+            .with_context(|| format!("{GUEST_BINARY}={}", path.display()));
+    }
+    setup::ensure(&[Part::Build, Part::Guest])?;
+    musl("tracer", "holdup")
+}
+
+/// Builds PID 1 of the VM.
+///
+/// # Errors
+/// As [`host`].
+pub fn guest_init() -> Result<PathBuf> {
+    setup::ensure(&[Part::Guest])?;
+    musl("xtask-guest", "xtask-guest")
+}
+
+fn musl(package: &str, binary: &str) -> Result<PathBuf> {
+    let _long = ui::long(format!("building {binary} for the VM"));
+    process::run(cargo().args([
+        "build",
+        "--release",
+        "--target",
+        MUSL,
+        "--package",
+        package,
+        "--bin",
+        binary,
+    ]))?;
+    Ok(paths::target().join(MUSL).join("release").join(binary))
+}
+
+/// Cargo, able to find the linker for BPF where `cargo install` puts it.
+pub fn cargo() -> Command {
+    let mut command = process::cargo();
+    command.arg("--quiet");
+    if process::which("bpf-linker").is_none()
+        && let Some(directory) = setup::rust::find_bpf_linker()
+            .as_deref()
+            .and_then(std::path::Path::parent)
+    {
+        let old = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::env::split_paths(&old).chain([directory.to_owned()]);
+        if let Ok(path) = std::env::join_paths(all) {
+            command.env("PATH", path);
+        }
+    }
+    command
+}
+
+/// Builds holdup and runs it on this box, in this program's place.
+///
+/// # Errors
+/// As [`host`], or it cannot be started.
+pub fn run(arguments: &[String]) -> Result<u8> {
+    use std::os::unix::process::CommandExt as _;
+    let binary = host()?;
+    let error = Command::new(&binary).args(arguments).exec();
+    Err(error).with_context(|| format!("starting {}", binary.display()))
+}

@@ -1,0 +1,133 @@
+//! Debian's and Ubuntu's packages: which are missing, and how they get here.
+
+use crate::{process, ui};
+use anyhow::{Context as _, Result, bail};
+use std::io::IsTerminal as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// How to see that something is there already, from a package or otherwise.
+#[derive(Debug, Clone, Copy)]
+pub enum Proof {
+    /// A program on the search path.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+    /// One of Debian's directories for libraries holds it.
+    Library(&'static str),
+}
+
+/// A package and what it is wanted for.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    pub package: &'static str,
+    pub proof: Proof,
+}
+
+impl Need {
+    /// Whether it is there.
+    pub fn is_met(&self) -> bool {
+        match self.proof {
+            Proof::Program(name) => process::which(name).is_some(),
+            Proof::File(path) => Path::new(path).exists(),
+            Proof::Library(name) => [
+                "/usr/lib/x86_64-linux-gnu",
+                "/lib/x86_64-linux-gnu",
+                "/usr/lib64",
+                "/usr/lib",
+            ]
+            .iter()
+            .any(|directory| Path::new(directory).join(name).exists()),
+        }
+    }
+}
+
+/// Installs what is missing of `needs`, and says so; silent if nothing is.
+///
+/// # Errors
+/// Not a Debian or Ubuntu, no root and no sudo, or apt's own failure. Each error lists the packages.
+pub fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs
+        .iter()
+        .filter(|need| !need.is_met())
+        .map(|need| need.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if process::which("apt-get").is_none() {
+        bail!("this box has no apt; install what these Debian packages bring, then try again: {list}");
+    }
+    let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+    install.extend(&missing);
+    {
+        let _long = ui::long(format!("installing {list}"));
+        if as_root(&install).is_err() {
+            // Names or versions may be newer than this box's index.
+            update()?;
+            as_root(&install).with_context(|| format!("installing {list}"))?;
+        }
+    }
+    let still: Vec<&str> = needs
+        .iter()
+        .filter(|need| !need.is_met())
+        .map(|need| need.package)
+        .collect();
+    if !still.is_empty() {
+        bail!("apt installed {list}, yet this is still missing: {}", still.join(" "));
+    }
+    Ok(())
+}
+
+/// Refreshes the package index, at most once in this process.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn update() -> Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    if DONE.get().is_some() {
+        return Ok(());
+    }
+    if process::which("apt-get").is_none() {
+        bail!("this box has no apt");
+    }
+    let _long = ui::long("refreshing the package index (apt-get update)");
+    as_root(&["update", "-q"])?;
+    DONE.get_or_init(|| ());
+    Ok(())
+}
+
+fn as_root(arguments: &[&str]) -> Result<()> {
+    let mut words = vec![
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-o",
+        "DPkg::Lock::Timeout=300",
+    ];
+    words.extend(arguments);
+    if std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0) {
+        process::capture(Command::new(words[0]).args(&words[1..]))?;
+        return Ok(());
+    }
+    if process::which("sudo").is_none() {
+        bail!(
+            "root is needed and sudo is not here; as root run: {}",
+            words[1..].join(" ")
+        );
+    }
+    ui::step(format!("sudo {}", words.join(" ")));
+    let mut sudo = Command::new("sudo");
+    if !std::io::stdin().is_terminal() {
+        // Nobody could type a password.
+        sudo.arg("-n");
+    }
+    let status = sudo.args(&words).status().context("starting sudo")?;
+    if !status.success() {
+        bail!("failed ({status}): sudo {}", words.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! QEMU's command line, and the process on a short leash.
+
+use super::boot::Machine;
+use crate::process;
+use anyhow::{Context as _, Result};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use xtask_guest::plan::{CHANNEL_PORT, EXIT_PORT};
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// How the guest's CPUs come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    Kvm,
+    /// Emulation, all CPUs in one thread. Multi-threaded emulation races with the kernel patching its own text (static
+    /// keys, kprobes): two of 17 boots of 6.12 died of it; of 12 in one thread, none.
+    Tcg,
+    /// Emulation, a thread for each CPU: true parallelism, at that risk.
+    TcgParallel,
+}
+
+impl Accelerator {
+    fn argument(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,thread=single",
+            Self::TcgParallel => "tcg,thread=multi",
+        }
+    }
+}
+
+impl std::fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "emulation, one thread",
+            Self::TcgParallel => "emulation, parallel",
+        })
+    }
+}
+
+/// File names in a machine's directory.
+pub const CONSOLE: &str = "console.log";
+pub const CHANNEL: &str = "channel.bin";
+pub const INITRAMFS: &str = "initramfs.cpio";
+
+/// Arguments for a machine.
+pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
+    let Machine {
+        kernel,
+        initramfs: _,
+        accelerator,
+        cpus,
+        memory_mib,
+        timeout: _,
+        directory,
+        terminal,
+    } = machine;
+    let at = |name: &str| quoted(&directory.join(name));
+    // `loglevel=5`: warnings, too, must reach the console, where they are looked for.
+    // `panic=-1` with -no-reboot: a panic ends QEMU at once.
+    let append = "console=ttyS0 loglevel=5 panic=-1";
+    let mut arguments: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+    // Without the hypervisor bit the guest takes the queued-spinlock path of real machines; with it, x86 guests fall to
+    // test-and-set, and spinlock contention is never reported.
+    add(&["-accel", accelerator.argument(), "-cpu", "max,-hypervisor"]);
+    add(&["-smp", &cpus.to_string(), "-m", &format!("{memory_mib}M")]);
+    add(&[
+        "-kernel",
+        &kernel.to_string_lossy(),
+        "-initrd",
+        &directory.join(INITRAMFS).to_string_lossy(),
+    ]);
+    add(&["-append", append]);
+    let (console, channel) = if *terminal {
+        // The terminal is the console. Ctrl-A X ends QEMU, Ctrl-A C opens its monitor.
+        let console = format!("stdio,id=console,mux=on,signal=off,logfile={}", at(CONSOLE));
+        add(&["-mon", "chardev=console,mode=readline"]);
+        (console, format!("file,id=channel,path={}", at(CHANNEL)))
+    } else {
+        (
+            format!("file,id=console,path={}", at(CONSOLE)),
+            "stdio,id=channel,signal=off".to_owned(),
+        )
+    };
+    add(&["-chardev", &console, "-serial", "chardev:console"]);
+    add(&[
+        "-chardev",
+        &channel,
+        "-device",
+        &format!("isa-debugcon,iobase={CHANNEL_PORT:#x},chardev=channel"),
+    ]);
+    add(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04")]);
+    arguments
+}
+
+/// In QEMU's option lists a comma inside a value is doubled.
+fn quoted(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+/// A running QEMU. Dropping it kills it.
+pub struct Qemu(Child);
+
+impl Qemu {
+    /// Starts QEMU. Its end is tied to the calling thread's where `setpriv` is there, so that not even SIGKILL to this
+    /// program leaves it running.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(machine: &Machine<'_>) -> Result<Self> {
+        let mut command = match process::which("setpriv") {
+            Some(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "KILL", "--", QEMU]);
+                command
+            }
+            None => Command::new(QEMU),
+        };
+        command.args(arguments(machine));
+        if machine.terminal {
+            command
+                .stdin(Stdio::inherit())
+                .stdout(Stdio::inherit())
+                .stderr(Stdio::inherit());
+        } else {
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        }
+        Ok(Self(command.spawn().with_context(|| format!("cannot start {QEMU}"))?))
+    }
+
+    /// The channel's bytes and QEMU's own words; not for a machine on the terminal.
+    pub fn take_pipes(&mut self) -> (Option<std::process::ChildStdout>, Option<std::process::ChildStderr>) {
+        (self.0.stdout.take(), self.0.stderr.take())
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// `waitpid` failed.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.0.try_wait()?)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
