@@ -3,8 +3,12 @@
 //! Owner/waiter tuples of the Linux kernel, turned into a live wait-for graph and into findings that are right.
 
 pub mod bpf;
+pub mod cli;
+pub mod doctor;
 pub mod event;
 pub mod ids;
 pub mod kernel;
+pub mod session;
 pub mod source;
+pub mod view;
 pub mod wire;

@@ -1,0 +1,199 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::bpf::attach::ProbeChoice;
+use crate::source::live::Options;
+
+/// Printed below the options.
+const EXIT_CODES: &str = "Exit codes:
+  0  nothing found, or the interactive view was left
+  1  holdup could not do its work; stderr says why
+  2  wrong usage
+  3  a deadlock was found
+  4  no deadlock, but other findings of severity warning or above
+
+Findings and data go to stdout, everything else to stderr.";
+
+/// Shows who is holding up the kernel: lock waits, who owns what they wait for, deadlocks and long holders.
+#[derive(Debug, Parser)]
+#[command(name = "holdup", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; `live` when left out.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Attach to the running kernel and show findings as they open, change and close.
+    #[command(after_help = EXIT_CODES)]
+    Live(LiveArgs),
+    /// Say what this kernel offers, which probes will be used, what is missing and how to get it.
+    Doctor(DoctorArgs),
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// One JSON document instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `live`.
+#[derive(Debug, Args)]
+pub struct LiveArgs {
+    /// Lines of text.
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    /// JSON lines.
+    #[arg(long)]
+    pub json: bool,
+    /// Also print every owner/waiter tuple.
+    #[arg(long)]
+    pub tuples: bool,
+    /// Stop after this long (`15`, `500ms`, `2m`, `1h`); without a unit, seconds.
+    #[arg(long, value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// What the probes are and what they watch.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+}
+
+impl Default for LiveArgs {
+    fn default() -> Self {
+        Self { text: false, json: false, tuples: false, duration: None, capture: CaptureArgs::default() }
+    }
+}
+
+/// What is captured; the same for every verb that attaches.
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// Which probes to use.
+    #[arg(long, value_enum, default_value_t = ProbeChoice::Auto)]
+    pub probes: ProbeChoice,
+    /// Waits at least this long become events when they end.
+    #[arg(long, value_parser = parse_duration, default_value = "10ms")]
+    pub min_wait: Duration,
+    /// Waits at least this old are re-read from their locks.
+    #[arg(long, value_parser = parse_duration, default_value = "100ms")]
+    pub pending_after: Duration,
+    /// Time between re-reads.
+    #[arg(long, value_parser = parse_interval, default_value = "250ms")]
+    pub interval: Duration,
+    /// Every begin and end of a wait becomes an event, however short.
+    #[arg(long)]
+    pub all: bool,
+    /// Take no kernel stacks.
+    #[arg(long)]
+    pub no_stacks: bool,
+    /// Attach kprobes to unlock slowpaths, too: who released what somebody waited for.
+    #[arg(long)]
+    pub releases: bool,
+    /// Diagnostics of the BPF programs on stderr.
+    #[arg(long, value_enum, default_value_t = LogLevel::Off)]
+    pub bpf_log: LogLevel,
+}
+
+impl Default for CaptureArgs {
+    fn default() -> Self {
+        let options = Options::default();
+        Self {
+            probes: options.probes,
+            min_wait: options.min_wait,
+            pending_after: options.pending_after,
+            interval: options.interval,
+            all: options.all,
+            no_stacks: !options.stacks,
+            releases: options.releases,
+            bpf_log: LogLevel::Off,
+        }
+    }
+}
+
+impl CaptureArgs {
+    /// The options of the live source.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options {
+            probes: self.probes,
+            min_wait: self.min_wait,
+            pending_after: self.pending_after,
+            interval: self.interval,
+            all: self.all,
+            stacks: !self.no_stacks,
+            releases: self.releases,
+            bpf_log: self.bpf_log as u8,
+        }
+    }
+}
+
+/// Level of the BPF side's log; the numbers are aya-log's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing; the programs contain no logging code then.
+    Off = 0,
+    /// Errors.
+    Error = 1,
+    /// And warnings.
+    Warn = 2,
+    /// And notable facts.
+    Info = 3,
+    /// And every re-read wait.
+    Debug = 4,
+}
+
+/// Parses `15`, `1.5s`, `500ms`, `2m`, `1h`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number = text.strip_suffix(unit).unwrap_or(text);
+    let scale = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        other => return Err(format!("unknown unit {other:?}; use us, ms, s, m, h or d")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number; write for example 15, 500ms or 2m"))?;
+    Duration::try_from_secs_f64(number * scale).map_err(|e| format!("{text:?}: {e}"))
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(10);
+    let interval = parse_duration(text)?;
+    if interval < LEAST { Err(format!("{text:?} is below 10ms, the shortest interval that leaves the box alone")) } else { Ok(interval) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_take_units_and_reject_the_rest() {
+        for (text, ms) in [("15", 15_000), ("1.5s", 1500), ("500ms", 500), ("2m", 120_000), ("0", 0)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "x", "5y", "-1", "1e400", "ms", "1..2"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+        assert!(parse_interval("1ms").is_err());
+    }
+
+    #[test]
+    fn defaults_on_the_command_line_are_the_defaults_of_the_source() {
+        let Some(Verb::Live(parsed)) = Cli::try_parse_from(["holdup", "live"]).unwrap().verb else { panic!("not live") };
+        assert_eq!(format!("{:?}", parsed.capture), format!("{:?}", CaptureArgs::default()));
+    }
+}

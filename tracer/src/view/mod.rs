@@ -1,0 +1,3 @@
+//! What people and programs read: every view takes events or reports and writes to a stream.
+
+pub mod tuple;
