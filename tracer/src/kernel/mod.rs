@@ -5,8 +5,14 @@
 
 pub mod btf;
 pub mod clock;
+pub mod cpus;
 pub mod facts;
 pub mod layout;
-pub(crate) mod name_index;
+mod name_index;
 pub mod offsets;
+pub mod probeable;
+pub mod release;
 pub mod symbols;
+pub mod sysroot;
+#[cfg(test)]
+mod testing;
