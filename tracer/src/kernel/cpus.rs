@@ -54,6 +54,11 @@ impl CpuList {
         self.ranges.iter().map(|r| r.end() - r.start() + 1).sum()
     }
 
+    /// One more than the highest number: the length of an array with a place for each CPU.
+    pub fn slots(&self) -> u32 {
+        self.ranges.last().map_or(0, |r| r.end() + 1)
+    }
+
     /// All numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.ranges.iter().cloned().flatten()
@@ -102,6 +107,7 @@ mod tests {
             let list: CpuList = text.parse().expect(text);
             assert_eq!(list.iter().collect::<Vec<_>>(), expected, "{text:?}");
             assert_eq!(list.count() as usize, expected.len(), "{text:?}");
+            assert_eq!(list.slots(), expected.last().map_or(0, |last| last + 1), "{text:?}");
         }
     }
 

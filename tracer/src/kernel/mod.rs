@@ -10,6 +10,7 @@ pub mod facts;
 pub mod layout;
 mod name_index;
 pub mod offsets;
+pub mod preflight;
 pub mod probeable;
 pub mod release;
 pub mod symbols;

@@ -2,8 +2,20 @@
 
 use serde::Serialize;
 
+/// How much is lost with a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weight {
+    /// Nothing: the same is known by other means.
+    Covered,
+    /// Something that no other means can tell.
+    Lossy,
+    /// Nothing useful can be said without it.
+    Essential,
+}
+
 macro_rules! features {
-    ($($(#[doc = $doc:literal])* $name:ident: $essential:literal, $loses:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident: $weight:ident, $loses:literal;)*) => {
         /// A thing that holdup can do, and that some kernels lack a field for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(rename_all = "kebab-case")]
@@ -13,9 +25,9 @@ macro_rules! features {
             /// All features, in the order they are printed.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Whether nothing useful can be said without it.
-            pub fn is_essential(self) -> bool {
-                match self { $(Self::$name => $essential,)* }
+            /// How much is lost without it.
+            pub fn weight(self) -> Weight {
+                match self { $(Self::$name => Weight::$weight,)* }
             }
 
             /// What is lost without it, as a clause: "owners of mutexes are not shown".
@@ -28,63 +40,63 @@ macro_rules! features {
 
 features! {
     /// Who waits and who holds.
-    TaskIdentity: true, "tasks cannot be named";
+    TaskIdentity: Essential, "tasks cannot be named";
     /// Sleeping, runnable, kernel thread, exiting.
-    TaskState: true, "blocked tasks cannot be told from running ones";
+    TaskState: Essential, "blocked tasks cannot be told from running ones";
     /// Whether and where a task runs.
-    OnCpu: false, "whether a holder is running, and on which CPU, is not known";
+    OnCpu: Lossy, "whether a holder is running, and on which CPU, is not known";
     /// The kernel stack of a sleeping task.
-    KernelStack: false, "locks of tasks that were blocked before holdup started are not found by stack search";
+    KernelStack: Lossy, "locks of tasks that were blocked before holdup started are not found by stack search";
     /// How often a task was switched out.
-    SwitchCounts: false, "a deadlock cannot be proven by two samples and stays `likely`";
+    SwitchCounts: Lossy, "a deadlock cannot be proven by two samples and stays `likely`";
     /// Sleeping in block I/O.
-    IoWait: false, "a holder asleep in I/O is shown as merely asleep";
+    IoWait: Lossy, "a holder asleep in I/O is shown as merely asleep";
     /// The address space of a task, and its lock.
-    AddressSpace: false, "mmap_lock is not named and kernel threads are told by their flag only";
+    AddressSpace: Lossy, "mmap_lock is not named and kernel threads are told by their flag only";
     /// The cgroup of a task.
-    Cgroup: false, "victims are not grouped by cgroup";
+    Cgroup: Lossy, "victims are not grouped by cgroup";
     /// Since when a task has not run, as the hung-task watcher sees it.
-    HungSince: false, "the age of a wait from before the start is taken from the scheduler's run times, or unknown";
+    HungSince: Covered, "the age of a wait from before the start is taken from the scheduler's run times, or unknown";
     /// Run times of the scheduler.
-    SchedTimes: false, "the age of a wait from before the start may be unknown";
+    SchedTimes: Covered, "the age of a wait from before the start may be unknown";
     /// Owner of a mutex.
-    MutexOwner: true, "owners of mutexes are not shown";
+    MutexOwner: Essential, "owners of mutexes are not shown";
     /// Queue of a mutex.
-    MutexWaiters: false, "waiters of mutexes from before the start are not found";
+    MutexWaiters: Lossy, "waiters of mutexes from before the start are not found";
     /// Context of a ww_mutex.
-    WwMutex: false, "ww_mutexes are shown as mutexes, and their back-off is not recognised";
+    WwMutex: Lossy, "ww_mutexes are shown as mutexes, and their back-off is not recognised";
     /// Owner and readers of a rw_semaphore.
-    RwsemOwner: true, "owners of rw_semaphores are not shown";
+    RwsemOwner: Essential, "owners of rw_semaphores are not shown";
     /// Queue of a rw_semaphore.
-    RwsemWaiters: false, "waiters of rw_semaphores from before the start are not found";
+    RwsemWaiters: Lossy, "waiters of rw_semaphores from before the start are not found";
     /// rw_semaphore of PREEMPT_RT.
-    RtRwsem: false, "rw_semaphores of this PREEMPT_RT kernel are not decoded";
+    RtRwsem: Lossy, "rw_semaphores of this PREEMPT_RT kernel are not decoded";
     /// Owner of an rt_mutex.
-    RtMutexOwner: false, "owners of rt_mutexes are not shown";
+    RtMutexOwner: Lossy, "owners of rt_mutexes are not shown";
     /// Waiters of an rt_mutex.
-    RtMutexWaiters: false, "waiters of rt_mutexes from before the start are not found";
+    RtMutexWaiters: Lossy, "waiters of rt_mutexes from before the start are not found";
     /// Spinlocks of PREEMPT_RT, which sleep.
-    RtSpinlock: false, "sleeping spinlocks of this PREEMPT_RT kernel have no owner";
+    RtSpinlock: Lossy, "sleeping spinlocks of this PREEMPT_RT kernel have no owner";
     /// Counting semaphores.
-    Semaphore: false, "semaphores are not decoded";
+    Semaphore: Lossy, "semaphores are not decoded";
     /// Who took a semaphore last.
-    SemaphoreHolder: false, "the last holder of a semaphore is not known (the kernel records it with CONFIG_DETECT_HUNG_TASK_BLOCKER)";
+    SemaphoreHolder: Lossy, "the last holder of a semaphore is not known (the kernel records it with CONFIG_DETECT_HUNG_TASK_BLOCKER)";
     /// Per-CPU rw semaphores.
-    PercpuRwsem: false, "per-CPU rw_semaphores are not decoded";
+    PercpuRwsem: Lossy, "per-CPU rw_semaphores are not decoded";
     /// Completions and simple wait queues.
-    Completion: false, "waits for completions are not decoded";
+    Completion: Lossy, "waits for completions are not decoded";
     /// Wait queues.
-    WaitQueue: false, "waits on wait queues are not decoded";
+    WaitQueue: Lossy, "waits on wait queues are not decoded";
     /// Word of a spinlock.
-    SpinlockWord: false, "the queue of spinning CPUs is not decoded";
+    SpinlockWord: Lossy, "the queue of spinning CPUs is not decoded";
     /// Word of a rwlock.
-    RwlockWord: false, "rwlock words are not decoded";
+    RwlockWord: Lossy, "rwlock words are not decoded";
     /// What a task is blocked on, for priority inheritance.
-    PiBlockedOn: false, "rt_mutex waits are found by stack search only";
+    PiBlockedOn: Covered, "rt_mutex waits are found by stack search only";
     /// What mutex a task is blocked on.
-    BlockedOn: false, "mutex waits are found by other means (kernels before 6.17 have no such field)";
+    BlockedOn: Covered, "mutex waits are found by other means (kernels before 6.17 have no such field)";
     /// What a task is blocked on, for the hung-task watcher.
-    Blocker: false, "lock waits are found by other means (the kernel records them with CONFIG_DETECT_HUNG_TASK_BLOCKER, 6.16+)";
+    Blocker: Covered, "lock waits are found by other means (the kernel records them with CONFIG_DETECT_HUNG_TASK_BLOCKER, 6.16+)";
     /// Who flushes which work, and who executes it.
-    Workqueue: false, "a wait for a workqueue is not followed to its worker";
+    Workqueue: Lossy, "a wait for a workqueue is not followed to its worker";
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use feature::Feature;
+pub use feature::{Feature, Weight};
 pub use lookup::BitOffset;
 pub use table::*;
 

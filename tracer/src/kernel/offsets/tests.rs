@@ -172,7 +172,7 @@ fn the_running_kernel_has_all_that_is_essential() {
     let lost: Vec<_> = r
         .disabled()
         .into_iter()
-        .filter(|(feature, _)| feature.is_essential())
+        .filter(|(feature, _)| feature.weight() == Weight::Essential)
         .collect();
     assert_eq!(lost, []);
     assert_eq!(r.offsets.task.comm_size, Some(16));
