@@ -6,6 +6,7 @@ use crate::{paths, process, ui};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Use this binary as the guest's `holdup` instead of building one.
 pub const GUEST_BINARY: &str = "HOLDUP_GUEST_BINARY";
@@ -35,13 +36,20 @@ pub fn guest_holdup() -> Result<PathBuf> {
     musl("tracer", "holdup")
 }
 
-/// Builds PID 1 of the VM.
+/// Builds PID 1 of the VM, once in this process.
 ///
 /// # Errors
 /// As [`host`].
 pub fn guest_init() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = &*built {
+        return Ok(path.clone());
+    }
     setup::ensure(&[Part::Guest])?;
-    musl("xtask-guest", "xtask-guest")
+    let path = musl("xtask-guest", "xtask-guest")?;
+    *built = Some(path.clone());
+    Ok(path)
 }
 
 fn musl(package: &str, binary: &str) -> Result<PathBuf> {

@@ -5,8 +5,10 @@ mod check;
 mod paths;
 mod process;
 mod setup;
+mod test;
 mod ui;
 mod vm;
+mod vmtest;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -34,6 +36,14 @@ enum Task {
     },
     /// Formatting and lints, for the host's crates and the BPF programs
     Check,
+    /// Every test: formatting, lints, unit and documentation tests, and stock kernels in the VM
+    Test {
+        /// Only tests whose name contains this; those in the VM are called boot/KERNEL/GROUP/NAME
+        filter: Option<String>,
+        /// Print the names of the tests in the VM and run nothing
+        #[arg(long)]
+        list: bool,
+    },
     /// Boot a stock kernel in QEMU, break it on purpose, run holdup inside
     #[command(args_conflicts_with_subcommands = true)]
     Vm {
@@ -74,6 +84,7 @@ fn perform(task: Task) -> Result<u8> {
             Ok(0)
         }
         Task::Check => Ok(u8::from(!check::run())),
+        Task::Test { filter, list } => test::run(filter.as_deref(), list),
         Task::Run { arguments } => build::run(&arguments),
         Task::Vm {
             action: Some(VmAction::List),

@@ -216,7 +216,7 @@ fn status_of(ended: std::io::Result<ExitStatus>) -> Status {
 }
 
 fn kill(group: u32, signal: &str) -> Result<()> {
-    busybox(&["kill", &format!("-{signal}"), "--", &format!("-{group}")])
+    busybox(&["kill", &format!("-{signal}"), &format!("-{group}")])
 }
 
 /// Carries a pipe to the host until it ends.

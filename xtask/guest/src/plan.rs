@@ -45,8 +45,12 @@ pub struct Job {
 pub enum Step {
     /// Write `text` to [`LOCKFAULT`].
     Trigger { text: String },
-    /// Wait until [`LOCKFAULT`] has the line `state SCENARIO established`.
-    Established { scenario: String, within_ms: u64 },
+    /// Wait until [`LOCKFAULT`] has the line `state SCENARIO STATE`.
+    AwaitState {
+        scenario: String,
+        state: String,
+        within_ms: u64,
+    },
     /// Start a command. With `ready`, wait until a line of its standard error contains that text.
     Start { command: Command, ready: Option<Ready> },
     /// Wait for the end of a command that was started.

@@ -31,7 +31,11 @@ pub fn run(job: &Job, channel: &Channel) {
 fn step_once(step: &Step, commands: &mut Commands) -> Result<()> {
     match step {
         Step::Trigger { text } => trigger(text),
-        Step::Established { scenario, within_ms } => established(scenario, Duration::from_millis(*within_ms)),
+        Step::AwaitState {
+            scenario,
+            state,
+            within_ms,
+        } => await_state(scenario, state, Duration::from_millis(*within_ms)),
         Step::Start { command, ready } => commands.start(command, ready.as_ref()),
         Step::Wait { id } => commands.wait(*id),
         Step::Signal { id, signal } => commands.signal(*id, signal),
@@ -55,17 +59,17 @@ pub fn trigger(text: &str) -> Result<()> {
     bounded(move || std::fs::write(LOCKFAULT, bytes)).with_context(|| format!("writing \"{text}\" to {LOCKFAULT}"))
 }
 
-fn established(scenario: &str, within: Duration) -> Result<()> {
+fn await_state(scenario: &str, wanted: &str, within: Duration) -> Result<()> {
     let deadline = Instant::now() + within;
     loop {
         let text = bounded(|| std::fs::read_to_string(LOCKFAULT)).with_context(|| format!("reading {LOCKFAULT}"))?;
         match state_of(scenario, &text) {
-            Some("established") => return Ok(()),
+            Some(state) if state == wanted => return Ok(()),
             Some(over @ ("done" | "failed")) => {
-                bail!("scenario {scenario} is {over}, it cannot be established any more")
+                bail!("scenario {scenario} is {over} and will not be {wanted} any more")
             }
             _ if Instant::now() >= deadline => {
-                bail!("scenario {scenario} was not established within {within:?}; {LOCKFAULT} says:\n{text}")
+                bail!("scenario {scenario} was not {wanted} within {within:?}; {LOCKFAULT} says:\n{text}")
             }
             _ => std::thread::sleep(POLL),
         }

@@ -178,10 +178,10 @@ fn plan(args: &VmArgs, scenario: Option<&Scenario>, terminal: Option<&Terminal>)
     if let (Some(scenario), Some(trigger)) = (scenario, &args.scenario) {
         break_it.push(Step::Trigger { text: trigger.clone() });
         if args.attach == Attach::After {
-            let within_ms = ESTABLISHED_WITHIN_MS;
-            break_it.push(Step::Established {
+            break_it.push(Step::AwaitState {
                 scenario: scenario.name.to_owned(),
-                within_ms,
+                state: "established".to_owned(),
+                within_ms: ESTABLISHED_WITHIN_MS,
             });
         }
     }
@@ -411,7 +411,7 @@ mod tests {
     fn shape(line: &str) -> String {
         let name = |step: &Step| match step {
             Step::Trigger { text } => format!("trigger({text})"),
-            Step::Established { scenario, .. } => format!("established({scenario})"),
+            Step::AwaitState { scenario, state, .. } => format!("{state}({scenario})"),
             Step::Start { command, ready: None } => format!("start({})", command.argv.join(" ")),
             Step::Start {
                 command,

@@ -1,0 +1,122 @@
+//! What the fault module says is true: `/proc/lockfault`, read back.
+
+use anyhow::{Context as _, Result, bail};
+
+/// The module's listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Truth {
+    /// Name and address, in the order of the listing.
+    pub locks: Vec<(String, u64)>,
+    /// Scenario and state.
+    pub states: Vec<(String, String)>,
+    /// Tasks of the scenarios that were started, in the order of their creation.
+    pub tasks: Vec<Task>,
+}
+
+/// A task that a scenario created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    pub scenario: String,
+    pub role: String,
+    pub pid: u32,
+}
+
+#[allow(dead_code, reason = "the tests' vocabulary, used as they need it")]
+impl Truth {
+    /// Reads a listing.
+    ///
+    /// # Errors
+    /// A line of unknown form: the contract with the module is broken.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut truth = Self::default();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+                ["lock", name, address] => {
+                    let digits = address.strip_prefix("0x").unwrap_or(address);
+                    let address = u64::from_str_radix(digits, 16).with_context(|| format!("address in \"{line}\""))?;
+                    truth.locks.push(((*name).to_owned(), address));
+                }
+                ["state", scenario, state] => truth.states.push(((*scenario).to_owned(), (*state).to_owned())),
+                ["task", scenario, role, pid] => {
+                    let pid = pid.parse().with_context(|| format!("pid in \"{line}\""))?;
+                    truth.tasks.push(Task {
+                        scenario: (*scenario).to_owned(),
+                        role: (*role).to_owned(),
+                        pid,
+                    });
+                }
+                _ => bail!("/proc/lockfault has a line of unknown form: \"{line}\""),
+            }
+        }
+        Ok(truth)
+    }
+
+    /// Address of a lock.
+    ///
+    /// # Errors
+    /// No lock of that name.
+    pub fn lock(&self, name: &str) -> Result<u64> {
+        let found = self.locks.iter().find(|(known, _)| known == name);
+        found
+            .map(|(_, address)| *address)
+            .with_context(|| format!("no lock {name} in {:?}", self.locks))
+    }
+
+    /// State of a scenario.
+    ///
+    /// # Errors
+    /// No scenario of that name.
+    pub fn state(&self, scenario: &str) -> Result<&str> {
+        let found = self.states.iter().find(|(known, _)| known == scenario);
+        found
+            .map(|(_, state)| state.as_str())
+            .with_context(|| format!("no scenario {scenario} in {:?}", self.states))
+    }
+
+    /// Pids of all tasks with a role, in the order of their creation.
+    pub fn tasks(&self, scenario: &str, role: &str) -> Vec<u32> {
+        let wanted = |task: &&Task| task.scenario == scenario && task.role == role;
+        self.tasks.iter().filter(wanted).map(|task| task.pid).collect()
+    }
+
+    /// Pid of the only task with a role.
+    ///
+    /// # Errors
+    /// None, or several.
+    pub fn task(&self, scenario: &str, role: &str) -> Result<u32> {
+        match self.tasks(scenario, role).as_slice() {
+            [pid] => Ok(*pid),
+            other => bail!(
+                "{} tasks with the role {role} of {scenario} in {:?}",
+                other.len(),
+                self.tasks
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listing_is_read() {
+        let text = "lock lockfault_aa_mutex 0xffffffffc05ee280\nstate mutex-aa established\ntask mutex-aa worker 52\n\
+            task mutex-aa flusher 118\nstate mutex-abba idle\ntask x waiter 1\ntask x waiter 2\n";
+        let truth = Truth::parse(text).unwrap();
+        assert_eq!(truth.lock("lockfault_aa_mutex").unwrap(), 0xffff_ffff_c05e_e280);
+        assert_eq!(truth.state("mutex-abba").unwrap(), "idle");
+        assert_eq!(truth.task("mutex-aa", "flusher").unwrap(), 118);
+        assert_eq!(truth.tasks("x", "waiter"), [1, 2]);
+        assert!(truth.task("x", "waiter").is_err(), "two");
+        assert!(truth.task("mutex-abba", "first").is_err(), "none");
+        assert!(truth.lock("nope").is_err() && truth.state("nope").is_err());
+    }
+
+    #[test]
+    fn unknown_lines_break_the_contract() {
+        for text in ["lock a", "lock a 0xzz", "state a b c", "task a b c", "hello"] {
+            assert!(Truth::parse(text).is_err(), "{text}");
+        }
+    }
+}
