@@ -62,14 +62,26 @@ fn run() -> Result<(), Box<dyn Error>> {
     ];
     let mut cargo = toolchain.cargo();
     cargo
-        .args(["build", "--release", "--target", "bpfel-unknown-none", "--package", "tracer-ebpf"])
+        .args([
+            "build",
+            "--release",
+            "--target",
+            "bpfel-unknown-none",
+            "--package",
+            "tracer-ebpf",
+        ])
         .arg("--manifest-path")
         .arg(root.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     // Clippy and cargo set these for the host build; they must not leak into this one.
-    for name in ["RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "RUSTFLAGS"] {
+    for name in [
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "RUSTFLAGS",
+    ] {
         cargo.env_remove(name);
     }
     let output = cargo.output().map_err(|e| format!("cannot run {cargo:?}: {e}"))?;
@@ -106,7 +118,10 @@ impl Toolchain {
             return if has_prebuilt_core(&rustc) {
                 Ok(Self::Prebuilt(rustc))
             } else {
-                Err(format!("HOLDUP_BPF_RUSTC={} has no prebuilt core for bpfel-unknown-none", rustc.display()))
+                Err(format!(
+                    "HOLDUP_BPF_RUSTC={} has no prebuilt core for bpfel-unknown-none",
+                    rustc.display()
+                ))
             };
         }
         let name = env::var("HOLDUP_BPF_TOOLCHAIN").unwrap_or_else(|_| "nightly".into());
@@ -128,7 +143,10 @@ impl Toolchain {
         match self {
             Self::Rustup(name) => {
                 let mut command = Command::new("rustup");
-                command.args(["run", name, "cargo", "-Zbuild-std=core"]).env_remove("RUSTC").env_remove("CARGO");
+                command
+                    .args(["run", name, "cargo", "-Zbuild-std=core"])
+                    .env_remove("RUSTC")
+                    .env_remove("CARGO");
                 command
             }
             Self::Prebuilt(rustc) => {
@@ -150,18 +168,33 @@ impl Toolchain {
 
 fn stdout_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn rustup_has_source(toolchain: &str) -> bool {
-    stdout_of(Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).env_remove("RUSTC"))
-        .is_some_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists())
+    stdout_of(
+        Command::new("rustup")
+            .args(["run", toolchain, "rustc", "--print", "sysroot"])
+            .env_remove("RUSTC"),
+    )
+    .is_some_and(|sysroot| {
+        Path::new(&sysroot)
+            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+            .exists()
+    })
 }
 
 fn has_prebuilt_core(rustc: &Path) -> bool {
     let libdir = stdout_of(Command::new(rustc).args(["--print", "target-libdir", "--target", "bpfel-unknown-none"]));
-    let Some(entries) = libdir.and_then(|dir| fs::read_dir(dir).ok()) else { return false };
-    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
+    let Some(entries) = libdir.and_then(|dir| fs::read_dir(dir).ok()) else {
+        return false;
+    };
+    entries
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore"))
 }
 
 fn find_linker() -> Result<PathBuf, String> {

@@ -66,7 +66,13 @@ pub struct LiveArgs {
 
 impl Default for LiveArgs {
     fn default() -> Self {
-        Self { text: false, json: false, tuples: false, duration: None, capture: CaptureArgs::default() }
+        Self {
+            text: false,
+            json: false,
+            tuples: false,
+            duration: None,
+            capture: CaptureArgs::default(),
+        }
     }
 }
 
@@ -160,14 +166,22 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400.0,
         other => return Err(format!("unknown unit {other:?}; use us, ms, s, m, h or d")),
     };
-    let number: f64 = number.parse().map_err(|_| format!("{number:?} is no number; write for example 15, 500ms or 2m"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{number:?} is no number; write for example 15, 500ms or 2m"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|e| format!("{text:?}: {e}"))
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(10);
     let interval = parse_duration(text)?;
-    if interval < LEAST { Err(format!("{text:?} is below 10ms, the shortest interval that leaves the box alone")) } else { Ok(interval) }
+    if interval < LEAST {
+        Err(format!(
+            "{text:?} is below 10ms, the shortest interval that leaves the box alone"
+        ))
+    } else {
+        Ok(interval)
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +196,13 @@ mod tests {
 
     #[test]
     fn durations_take_units_and_reject_the_rest() {
-        for (text, ms) in [("15", 15_000), ("1.5s", 1500), ("500ms", 500), ("2m", 120_000), ("0", 0)] {
+        for (text, ms) in [
+            ("15", 15_000),
+            ("1.5s", 1500),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("0", 0),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "x", "5y", "-1", "1e400", "ms", "1..2"] {
@@ -193,7 +213,9 @@ mod tests {
 
     #[test]
     fn defaults_on_the_command_line_are_the_defaults_of_the_source() {
-        let Some(Verb::Live(parsed)) = Cli::try_parse_from(["holdup", "live"]).unwrap().verb else { panic!("not live") };
+        let Some(Verb::Live(parsed)) = Cli::try_parse_from(["holdup", "live"]).unwrap().verb else {
+            panic!("not live")
+        };
         assert_eq!(format!("{:?}", parsed.capture), format!("{:?}", CaptureArgs::default()));
     }
 }

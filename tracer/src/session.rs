@@ -71,7 +71,11 @@ impl Outcome {
 fn show(args: &LiveArgs, events: &[Event], out: &mut impl Write) -> Result<()> {
     if args.tuples {
         for event in events {
-            let result = if args.json { tuple::json(event, out) } else { tuple::text(event, out) };
+            let result = if args.json {
+                tuple::json(event, out)
+            } else {
+                tuple::text(event, out)
+            };
             result.context("writing to stdout")?;
         }
     }
@@ -110,4 +114,3 @@ impl Signals {
         }
     }
 }
-

@@ -14,8 +14,8 @@ use tracer_common::record::{Header, MAX_FRAMES, ReleaseRecord, TaskRecord, TaskS
 use zerocopy::FromBytes;
 
 use crate::event::{
-    Actor, Body, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Release, StackFrames, TaskRef, TaskSample, TaskState,
-    WaitEnd, WaitSample,
+    Actor, Body, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Release, StackFrames, TaskRef, TaskSample,
+    TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tgid, Tid, Timestamp};
 
@@ -160,7 +160,15 @@ impl Decoder {
         let now = Timestamp(record.header.time);
         let stack = self.stack(stack, now, out);
         let task = task_ref(&record.task);
-        out.push(Event { time: now, body: Body::Release(Release { task, lock: LockAddr(record.lock), kind, stack }) });
+        out.push(Event {
+            time: now,
+            body: Body::Release(Release {
+                task,
+                lock: LockAddr(record.lock),
+                kind,
+                stack,
+            }),
+        });
         Ok(())
     }
 
@@ -180,7 +188,10 @@ impl Decoder {
             self.seen.clear();
         }
         if self.seen.insert(id) {
-            out.push(Event { time, body: Body::Stack(StackFrames { id, frames }) });
+            out.push(Event {
+                time,
+                body: Body::Stack(StackFrames { id, frames }),
+            });
         }
         id
     }
@@ -201,15 +212,26 @@ fn short(kind: u16, have: usize, need: usize) -> WireError {
 }
 
 fn bad(kind: u16, field: &'static str, value: u8) -> WireError {
-    WireError::BadCode { kind, field, value: value.into() }
+    WireError::BadCode {
+        kind,
+        field,
+        value: value.into(),
+    }
 }
 
 /// Splits a record into its body and the bytes of its stack, checking both sizes against the header's.
 fn split<T: FromBytes>(bytes: &[u8], facts: impl Fn(&T) -> (Header, u32)) -> Result<(T, &[u8]), WireError> {
-    let kind = bytes.get(..2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
+    let kind = bytes
+        .get(..2)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u16::from_ne_bytes);
     let (body, rest) = T::read_from_prefix(bytes).map_err(|_| short(kind, bytes.len(), size_of::<T>()))?;
     let (header, frames) = facts(&body);
-    let bad_size = WireError::BadSize { kind, size: header.size, frames };
+    let bad_size = WireError::BadSize {
+        kind,
+        size: header.size,
+        frames,
+    };
     let size = usize::from(header.size);
     let stack = frames as usize * 8;
     // A ring record reserves room for every frame, an iterator record has just those it needs.
@@ -250,7 +272,10 @@ fn mode_of(record: u16, code: u8) -> Result<Mode, WireError> {
 /// Kind and mode codes as they stand in the shared tables; unknown codes become [`LockKind::Unknown`] and exclusive.
 #[must_use]
 pub fn table_codes(kind: u8, wanted: u8) -> (LockKind, Mode) {
-    (lock_kind_of(0, kind).unwrap_or(LockKind::Unknown), mode_of(0, wanted).unwrap_or(Mode::Exclusive))
+    (
+        lock_kind_of(0, kind).unwrap_or(LockKind::Unknown),
+        mode_of(0, wanted).unwrap_or(Mode::Exclusive),
+    )
 }
 
 /// A kernel `comm`: up to the first NUL, lossy UTF-8.
@@ -262,7 +287,10 @@ pub fn comm(bytes: &[u8; 16]) -> Arc<str> {
 
 fn task_ref(record: &TaskRecord) -> TaskRef {
     TaskRef {
-        key: TaskKey { tid: Tid(record.tid), start: Timestamp(record.start) },
+        key: TaskKey {
+            tid: Tid(record.tid),
+            start: Timestamp(record.start),
+        },
         tgid: Tgid(record.tgid),
         comm: comm(&record.comm),
     }
@@ -277,7 +305,11 @@ fn task_event(record: &TaskRecord, stack: StackId, time: Timestamp) -> Option<Ev
         time,
         body: Body::Task(TaskSample {
             task: task_ref(record),
-            state: if has(task_field::STATE) { task_state(record) } else { TaskState::Unknown },
+            state: if has(task_field::STATE) {
+                task_state(record)
+            } else {
+                TaskState::Unknown
+            },
             cpu: has(task_field::CPU).then_some(CpuId(record.cpu)),
             switches: has(task_field::SWITCHES).then_some(record.switches),
             last_switch: None,
@@ -313,7 +345,11 @@ fn task_state(record: &TaskRecord) -> TaskState {
     } else if state & UNINTERRUPTIBLE != 0 && state & NOLOAD != 0 {
         TaskState::Idle
     } else if state & (UNINTERRUPTIBLE | RTLOCK_WAIT) != 0 {
-        if record.in_iowait != 0 { TaskState::InIo } else { TaskState::Uninterruptible }
+        if record.in_iowait != 0 {
+            TaskState::InIo
+        } else {
+            TaskState::Uninterruptible
+        }
     } else if state & INTERRUPTIBLE != 0 {
         TaskState::Interruptible
     } else {

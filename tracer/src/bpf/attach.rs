@@ -61,7 +61,12 @@ const fn functions(
     shows: &'static str,
     functions: &'static [&'static str],
 ) -> Probe {
-    Probe { program, role, via: Via::Functions(functions), shows }
+    Probe {
+        program,
+        role,
+        via: Via::Functions(functions),
+        shows,
+    }
 }
 
 const fn entry(program: &'static str, shows: &'static str, names: &'static [&'static str]) -> Probe {
@@ -93,21 +98,53 @@ pub const PROBES: &[Probe] = &[
     entry(
         "kp_mutex",
         "mutex waits",
-        &["__mutex_lock_slowpath", "__mutex_lock_killable_slowpath", "__mutex_lock_interruptible_slowpath"],
+        &[
+            "__mutex_lock_slowpath",
+            "__mutex_lock_killable_slowpath",
+            "__mutex_lock_interruptible_slowpath",
+        ],
     ),
-    entry("kp_ww_mutex", "ww_mutex waits", &["__ww_mutex_lock_slowpath", "__ww_mutex_lock_interruptible_slowpath"]),
-    entry("kp_rwsem_read", "rwsem readers that wait", &["rwsem_down_read_slowpath"]),
-    entry("kp_rwsem_write", "rwsem writers that wait", &["rwsem_down_write_slowpath"]),
-    entry("kp_semaphore", "semaphore waits", &["__down", "__down_interruptible", "__down_killable", "__down_timeout"]),
+    entry(
+        "kp_ww_mutex",
+        "ww_mutex waits",
+        &["__ww_mutex_lock_slowpath", "__ww_mutex_lock_interruptible_slowpath"],
+    ),
+    entry(
+        "kp_rwsem_read",
+        "rwsem readers that wait",
+        &["rwsem_down_read_slowpath"],
+    ),
+    entry(
+        "kp_rwsem_write",
+        "rwsem writers that wait",
+        &["rwsem_down_write_slowpath"],
+    ),
+    entry(
+        "kp_semaphore",
+        "semaphore waits",
+        &["__down", "__down_interruptible", "__down_killable", "__down_timeout"],
+    ),
     entry("kp_rt_mutex", "rt_mutex waits", &["rt_mutex_slowlock"]),
     entry("kp_percpu_rwsem", "percpu-rwsem waits", &["percpu_rwsem_wait"]),
     entry(
         "kp_spinlock",
         "spinlock contention",
-        &["native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath", "queued_spin_lock_slowpath"],
+        &[
+            "native_queued_spin_lock_slowpath",
+            "__pv_queued_spin_lock_slowpath",
+            "queued_spin_lock_slowpath",
+        ],
     ),
-    entry("kp_rwlock_read", "rwlock readers that wait", &["queued_read_lock_slowpath"]),
-    entry("kp_rwlock_write", "rwlock writers that wait", &["queued_write_lock_slowpath"]),
+    entry(
+        "kp_rwlock_read",
+        "rwlock readers that wait",
+        &["queued_read_lock_slowpath"],
+    ),
+    entry(
+        "kp_rwlock_write",
+        "rwlock writers that wait",
+        &["queued_write_lock_slowpath"],
+    ),
     exit(
         "krp_void",
         "how long mutex, semaphore and percpu-rwsem waits took",
@@ -127,11 +164,23 @@ pub const PROBES: &[Probe] = &[
             "rt_mutex_slowlock",
         ],
     ),
-    exit("krp_ptr", "how long rwsem waits took", &["rwsem_down_read_slowpath", "rwsem_down_write_slowpath"]),
-    release("kp_mutex_unlock", "who released a contended mutex", &["__mutex_unlock_slowpath"]),
+    exit(
+        "krp_ptr",
+        "how long rwsem waits took",
+        &["rwsem_down_read_slowpath", "rwsem_down_write_slowpath"],
+    ),
+    release(
+        "kp_mutex_unlock",
+        "who released a contended mutex",
+        &["__mutex_unlock_slowpath"],
+    ),
     release("kp_rwsem_wake", "who released a contended rwsem", &["rwsem_wake"]),
     release("kp_up", "who released a contended semaphore", &["__up"]),
-    release("kp_rt_mutex_unlock", "who released a contended rt_mutex", &["rt_mutex_slowunlock"]),
+    release(
+        "kp_rt_mutex_unlock",
+        "who released a contended rt_mutex",
+        &["rt_mutex_slowunlock"],
+    ),
 ];
 
 /// Finds the real names behind a function name; knows kallsyms.
@@ -191,19 +240,33 @@ pub fn attach(
         let before = report.len();
         match probe.via {
             Via::Tracepoint(name) => {
-                let error = tracepoint(ebpf, probe.program, name, btf).err().map(|e| format!("{e:#}"));
-                report.push(Attached { program: probe.program, target: name.into(), error });
+                let error = tracepoint(ebpf, probe.program, name, btf)
+                    .err()
+                    .map(|e| format!("{e:#}"));
+                report.push(Attached {
+                    program: probe.program,
+                    target: name.into(),
+                    error,
+                });
             }
             Via::Functions(wanted) => {
                 for &function in wanted {
                     let found = names.variants(function);
                     if found.is_empty() {
                         let error = Some("this kernel has no such function".into());
-                        report.push(Attached { program: probe.program, target: function.into(), error });
+                        report.push(Attached {
+                            program: probe.program,
+                            target: function.into(),
+                            error,
+                        });
                     }
                     for target in found {
                         let error = kprobe(ebpf, probe.program, &target).err().map(|e| format!("{e:#}"));
-                        report.push(Attached { program: probe.program, target, error });
+                        report.push(Attached {
+                            program: probe.program,
+                            target,
+                            error,
+                        });
                     }
                 }
             }
@@ -212,8 +275,16 @@ pub fn attach(
         sees_waits |= begins && report.iter().skip(before).any(|a| a.error.is_none());
     }
     if !sees_waits {
-        let reasons: Vec<String> = report.iter().filter(|a| a.error.is_some()).map(ToString::to_string).take(4).collect();
-        bail!("no probe that shows lock waits could be attached ({})", reasons.join("; "));
+        let reasons: Vec<String> = report
+            .iter()
+            .filter(|a| a.error.is_some())
+            .map(ToString::to_string)
+            .take(4)
+            .collect();
+        bail!(
+            "no probe that shows lock waits could be attached ({})",
+            reasons.join("; ")
+        );
     }
     Ok(report)
 }
@@ -239,7 +310,9 @@ fn kprobe(ebpf: &mut Ebpf, program: &str, function: &str) -> Result<()> {
 /// # Errors
 /// When the verifier or the kernel refuses it.
 pub fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<()> {
-    iterator(ebpf, name)?.load("task", btf).with_context(|| format!("loading the iterator {name}"))
+    iterator(ebpf, name)?
+        .load("task", btf)
+        .with_context(|| format!("loading the iterator {name}"))
 }
 
 /// Runs an iterator over every thread of the reader's pid namespace and returns what it wrote.
@@ -249,12 +322,21 @@ pub fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<()> {
 pub fn run_iterator(ebpf: &mut Ebpf, name: &str, into: &mut Vec<u8>) -> Result<()> {
     use std::io::Read;
     let program = iterator(ebpf, name)?;
-    let link = program.attach().with_context(|| format!("creating the iterator {name}"))?;
-    let mut file = program.take_link(link)?.into_file().with_context(|| format!("opening the iterator {name}"))?;
-    file.read_to_end(into).with_context(|| format!("reading the iterator {name}"))?;
+    let link = program
+        .attach()
+        .with_context(|| format!("creating the iterator {name}"))?;
+    let mut file = program
+        .take_link(link)?
+        .into_file()
+        .with_context(|| format!("opening the iterator {name}"))?;
+    file.read_to_end(into)
+        .with_context(|| format!("reading the iterator {name}"))?;
     Ok(())
 }
 
 fn iterator<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Iter> {
-    Ok(ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))?.try_into()?)
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("the BPF object has no program {name}"))?
+        .try_into()?)
 }

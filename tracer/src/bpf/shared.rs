@@ -30,13 +30,24 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> SharedArray<T> {
     /// When the map is no array, or the kernel refuses the mapping.
     pub fn new(map: Map, name: &str, len: usize) -> Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
-        let Map::Array(data) = map else { bail!("BPF map {name} is not an array") };
-        let fd = data.fd().as_fd().try_clone_to_owned().with_context(|| format!("duplicating the descriptor of BPF map {name}"))?;
+        let Map::Array(data) = map else {
+            bail!("BPF map {name} is not an array")
+        };
+        let fd = data
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .with_context(|| format!("duplicating the descriptor of BPF map {name}"))?;
         let map = MmapOptions::new()
             .len(len * size_of::<T>())
             .map_raw(&fd)
             .with_context(|| format!("mapping {len} entries of BPF map {name} into memory"))?;
-        Ok(Self { map, len, _fd: data, _type: PhantomData })
+        Ok(Self {
+            map,
+            len,
+            _fd: data,
+            _type: PhantomData,
+        })
     }
 
     /// Number of entries.
@@ -82,7 +93,11 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> SharedArray<T> {
         if index >= self.len || word >= Self::WORDS {
             return None;
         }
-        let at = self.map.as_mut_ptr().cast::<u64>().wrapping_add(index * Self::WORDS + word);
+        let at = self
+            .map
+            .as_mut_ptr()
+            .cast::<u64>()
+            .wrapping_add(index * Self::WORDS + word);
         // SAFETY: within the mapping (checked above), page aligned plus a multiple of 8, mapped as long as self lives, and only
         // ever accessed atomically.
         Some(unsafe { std::sync::atomic::AtomicU64::from_ptr(at) })

@@ -70,7 +70,9 @@ impl Losses {
     /// The report that is sent on: causes with losses only.
     #[must_use]
     pub fn report(&self) -> LossReport {
-        LossReport { by_cause: self.0.iter().filter(|(_, n)| **n > 0).map(|(c, n)| (*c, *n)).collect() }
+        LossReport {
+            by_cause: self.0.iter().filter(|(_, n)| **n > 0).map(|(c, n)| (*c, *n)).collect(),
+        }
     }
 }
 
@@ -88,16 +90,24 @@ pub struct ProgramStats {
 /// Reads the statistics of a loaded program; all zero where the kernel does not tell.
 #[must_use]
 pub fn program_stats(ebpf: &Ebpf, program: &str) -> ProgramStats {
-    let Some(program) = ebpf.program(program) else { return ProgramStats::default() };
-    let Ok(fd) = program.fd() else { return ProgramStats::default() };
+    let Some(program) = ebpf.program(program) else {
+        return ProgramStats::default();
+    };
+    let Ok(fd) = program.fd() else {
+        return ProgramStats::default();
+    };
     let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    fs::read_to_string(path).map(|text| parse_fdinfo(&text)).unwrap_or_default()
+    fs::read_to_string(path)
+        .map(|text| parse_fdinfo(&text))
+        .unwrap_or_default()
 }
 
 fn parse_fdinfo(text: &str) -> ProgramStats {
     let mut stats = ProgramStats::default();
     for line in text.lines() {
-        let Some((key, value)) = line.split_once(':') else { continue };
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
         let Ok(value) = value.trim().parse() else { continue };
         match key.trim() {
             "run_cnt" => stats.runs = value,
@@ -116,7 +126,14 @@ mod tests {
     #[test]
     fn reads_what_the_kernel_prints_and_ignores_the_rest() {
         let text = "pos:\t0\nprog_type:\t26\nmemlock:\t4096\nrun_time_ns:\t1200\nrun_cnt:\t3\nrecursion_misses:\t7\nverified_insns:\tx\n";
-        assert_eq!(parse_fdinfo(text), ProgramStats { runs: 3, run_time: 1200, skipped: 7 });
+        assert_eq!(
+            parse_fdinfo(text),
+            ProgramStats {
+                runs: 3,
+                run_time: 1200,
+                skipped: 7
+            }
+        );
         assert_eq!(parse_fdinfo("garbage\n:\nrun_cnt:-1\n"), ProgramStats::default());
     }
 

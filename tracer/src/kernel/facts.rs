@@ -50,7 +50,11 @@ impl KernelFacts {
             Ok(symbols) => (Some(Arc::new(symbols)), None),
             Err(error) => (None, Some(error.to_string())),
         };
-        let address = |name| symbols.as_ref().and_then(|s| s.find(name).next().map(|symbol| symbol.address));
+        let address = |name| {
+            symbols
+                .as_ref()
+                .and_then(|s| s.find(name).next().map(|symbol| symbol.address))
+        };
         let preempt_count = match btf.member_offset("pcpu_hot", "preempt_count") {
             // KERNEL: 6.2 to 6.14 keep it in the per-CPU struct pcpu_hot (arch/x86/include/asm/current.h).
             Ok(member) => address("pcpu_hot").map(|addr| addr.0 + u64::from(member.bytes)),
@@ -84,18 +88,27 @@ impl FunctionNames for KernelFacts {
 fn pid_max() -> Result<u32> {
     let path = "/proc/sys/kernel/pid_max";
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    text.trim().parse().with_context(|| format!("{path} says {:?}, which is no number", text.trim()))
+    text.trim()
+        .parse()
+        .with_context(|| format!("{path} says {:?}, which is no number", text.trim()))
 }
 
 fn possible_cpus() -> Result<u32> {
     let path = "/sys/devices/system/cpu/possible";
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    highest_cpu(&text).map(|cpu| cpu + 1).with_context(|| format!("{path} says {:?}, which is no CPU list", text.trim()))
+    highest_cpu(&text)
+        .map(|cpu| cpu + 1)
+        .with_context(|| format!("{path} says {:?}, which is no CPU list", text.trim()))
 }
 
 /// The highest number in a CPU list such as `0-3,8-11`.
 fn highest_cpu(list: &str) -> Option<u32> {
-    list.trim().rsplit([',', '-']).next()?.parse().ok().filter(|&cpu: &u32| cpu < 1 << 16)
+    list.trim()
+        .rsplit([',', '-'])
+        .next()?
+        .parse()
+        .ok()
+        .filter(|&cpu: &u32| cpu < 1 << 16)
 }
 
 #[cfg(test)]
@@ -104,7 +117,14 @@ mod tests {
 
     #[test]
     fn cpu_lists() {
-        for (list, highest) in [("0\n", Some(0)), ("0-3", Some(3)), ("0-3,8-11\n", Some(11)), ("", None), ("0-", None), ("0-99999999", None)] {
+        for (list, highest) in [
+            ("0\n", Some(0)),
+            ("0-3", Some(3)),
+            ("0-3,8-11\n", Some(11)),
+            ("", None),
+            ("0-", None),
+            ("0-99999999", None),
+        ] {
             assert_eq!(highest_cpu(list), highest, "{list:?}");
         }
     }

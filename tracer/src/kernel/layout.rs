@@ -21,7 +21,10 @@ pub fn bpf_layout(o: &KernelOffsets) -> Layout {
         task_nvcsw: or_absent(o.task.nvcsw),
         task_nivcsw: or_absent(o.task.nivcsw),
         task_iowait_byte: or_absent(o.task.in_iowait.map(|bit| bit.byte)),
-        task_iowait_mask: o.task.in_iowait.map_or(0, |bit| 1u32.checked_shl(bit.shift.into()).unwrap_or(0)),
+        task_iowait_mask: o
+            .task
+            .in_iowait
+            .map_or(0, |bit| 1u32.checked_shl(bit.shift.into()).unwrap_or(0)),
         task_cgroups: or_absent(o.task.cgroups),
         css_set_dfl_cgrp: or_absent(o.cgroup.dfl_cgrp),
         cgroup_kn: or_absent(o.cgroup.kn),

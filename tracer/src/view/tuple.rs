@@ -115,7 +115,11 @@ fn tuple(event: &Event) -> Option<Tuple<'_>> {
                 owner_word: Some(format!("{:#x}", wait.owner_word)),
                 readers,
                 since: wait.since,
-                queue_position: if let Queued::At(position) = wait.queued { Some(position) } else { None },
+                queue_position: if let Queued::At(position) = wait.queued {
+                    Some(position)
+                } else {
+                    None
+                },
                 queued: match wait.queued {
                     Queued::At(_) | Queued::Somewhere => Some(true),
                     Queued::Absent => Some(false),
@@ -161,9 +165,19 @@ fn task(task: &TaskRef) -> Who<'_> {
 fn actor<'a>(actor: &Actor, name: Option<&'a TaskRef>, seen_on: Option<CpuId>) -> Who<'a> {
     let (tid, context, cpu) = match *actor {
         Actor::Task(key) => (Some(key.tid), Context::Task, seen_on),
-        Actor::Interrupt { cpu, context, interrupted } => (interrupted.map(|key| key.tid), context, Some(cpu)),
+        Actor::Interrupt {
+            cpu,
+            context,
+            interrupted,
+        } => (interrupted.map(|key| key.tid), context, Some(cpu)),
     };
-    Who { tid, tgid: name.map(|task| task.tgid), comm: name.map(|task| &*task.comm), context, cpu }
+    Who {
+        tid,
+        tgid: name.map(|task| task.tgid),
+        comm: name.map(|task| &*task.comm),
+        context,
+        cpu,
+    }
 }
 
 fn who(who: &Who<'_>) -> String {
@@ -180,7 +194,10 @@ fn who(who: &Who<'_>) -> String {
 
 /// The kebab-case name that JSON uses.
 fn label(value: impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown to the microsecond")]

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use aya::Ebpf;
 use std::collections::BTreeMap;
 use tracer_common::kind::mode;
-use tracer_common::table::{BUCKETS, BUCKET_SHIFT, Control, LockCell};
+use tracer_common::table::{BUCKET_SHIFT, BUCKETS, Control, LockCell};
 
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
@@ -81,7 +81,11 @@ impl Cells {
 }
 
 fn merge(merged: &mut BTreeMap<(u64, Mode), (LockKind, LockCell)>, cell: &LockCell) {
-    let code = if cell.key & 1 == 1 { mode::SHARED } else { mode::EXCLUSIVE };
+    let code = if cell.key & 1 == 1 {
+        mode::SHARED
+    } else {
+        mode::EXCLUSIVE
+    };
     let (kind, mode) = wire::table_codes(u8::try_from(cell.kind).unwrap_or(0), code);
     merged
         .entry((cell.key & !1, mode))
@@ -114,7 +118,14 @@ mod tests {
     fn cell(key: u64, waits: u64, max: u64, bucket: usize) -> LockCell {
         let mut buckets = [0; BUCKETS];
         buckets[bucket] = waits;
-        LockCell { key, kind: 3, waits, total: waits * max, max, buckets }
+        LockCell {
+            key,
+            kind: 3,
+            waits,
+            total: waits * max,
+            max,
+            buckets,
+        }
     }
 
     #[test]
@@ -124,7 +135,10 @@ mod tests {
             merge(&mut merged, &c);
         }
         let (kind, writers) = &merged[&(0x1000, Mode::Exclusive)];
-        assert_eq!((*kind, writers.waits, writers.total, writers.max), (LockKind::Rwsem, 5, 41, 10));
+        assert_eq!(
+            (*kind, writers.waits, writers.total, writers.max),
+            (LockKind::Rwsem, 5, 41, 10)
+        );
         assert_eq!(merged[&(0x1000, Mode::Shared)].1.waits, 1);
     }
 

@@ -119,8 +119,11 @@ impl Live {
             .iter()
             .filter(|probe| attach::selected(probe.role, options.probes, facts.tracepoints, options.releases));
         let attached = attach::attach(&mut ebpf, &btf, facts, wanted)?;
-        let mut programs: Vec<&'static str> =
-            attached.iter().filter(|a| a.error.is_none()).map(|a| a.program).collect();
+        let mut programs: Vec<&'static str> = attached
+            .iter()
+            .filter(|a| a.error.is_none())
+            .map(|a| a.program)
+            .collect();
         programs.dedup();
         let mut ticker = tokio::time::interval(options.interval);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -174,7 +177,13 @@ impl Live {
     /// As for [`Live::next`].
     pub fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let from = out.len();
-        while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, &mut self.raw, out) {}
+        while !drain(
+            self.ring.get_mut(),
+            &mut self.decoder,
+            &mut self.losses,
+            &mut self.raw,
+            out,
+        ) {}
         self.poll(out)?;
         self.names.announce(from, out);
         Ok(())
@@ -187,7 +196,8 @@ impl Live {
 
     fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let now = clock::monotonic();
-        self.rounds.run(&mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
+        self.rounds
+            .run(&mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
         self.spins.read(&mut self.losses, now, out);
         self.cells.read(now, out);
         self.report_losses(now, out)
@@ -195,11 +205,18 @@ impl Live {
 
     fn report_losses(&mut self, now: Timestamp, out: &mut Vec<Event>) -> Result<()> {
         self.counters.read(&mut self.losses)?;
-        let skipped = self.programs.iter().map(|program| program_stats(&self.ebpf, program).skipped).sum();
+        let skipped = self
+            .programs
+            .iter()
+            .map(|program| program_stats(&self.ebpf, program).skipped)
+            .sum();
         self.losses.set(LossCause::ProgramSkipped, skipped);
         let report = self.losses.report();
         if report != self.reported {
-            out.push(Event { time: now, body: Body::Loss(report.clone()) });
+            out.push(Event {
+                time: now,
+                body: Body::Loss(report.clone()),
+            });
             self.reported = report;
         }
         Ok(())

@@ -21,7 +21,11 @@ impl Names {
     /// Uses the given symbol table; without one, addresses stay addresses.
     #[must_use]
     pub fn new(symbols: Option<Arc<Symbols>>) -> Self {
-        Self { symbols, frames: HashSet::new(), locks: HashSet::new() }
+        Self {
+            symbols,
+            frames: HashSet::new(),
+            locks: HashSet::new(),
+        }
     }
 
     /// Appends names for what the events from index `from` mention for the first time.
@@ -79,5 +83,12 @@ fn lock_name(symbols: &Symbols, lock: LockAddr, time: Timestamp) -> Option<Event
     if let Some(module) = symbol.module {
         name = format!("{name} [{module}]");
     }
-    Some(Event { time, body: Body::LockName(LockName { lock, name: name.into(), source: "kernel symbol".into() }) })
+    Some(Event {
+        time,
+        body: Body::LockName(LockName {
+            lock,
+            name: name.into(),
+            source: "kernel symbol".into(),
+        }),
+    })
 }

@@ -42,7 +42,9 @@ impl Rounds {
     /// When a map is missing or the iterator is refused.
     pub fn new(ebpf: &mut Ebpf, btf: &Btf, sizes: &Sizes, age: Nanos) -> Result<Self> {
         let waits = ebpf.take_map("WAITS").context("the BPF object has no map WAITS")?;
-        let interest = ebpf.take_map("INTEREST").context("the BPF object has no map INTEREST")?;
+        let interest = ebpf
+            .take_map("INTEREST")
+            .context("the BPF object has no map INTEREST")?;
         attach::load_iterator(ebpf, ITERATOR, btf)?;
         Ok(Self {
             waits: SharedArray::new(waits, "WAITS", sizes.wait_entries() as usize)?,
@@ -73,8 +75,17 @@ impl Rounds {
         self.number += 1;
         self.bytes.clear();
         attach::run_iterator(ebpf, ITERATOR, &mut self.bytes)?;
-        let round = |edge| Body::Round(Round { number: self.number, edge, scope: RoundScope::Pending });
-        out.push(Event { time: now, body: round(RoundEdge::Begin) });
+        let round = |edge| {
+            Body::Round(Round {
+                number: self.number,
+                edge,
+                scope: RoundScope::Pending,
+            })
+        };
+        out.push(Event {
+            time: now,
+            body: round(RoundEdge::Begin),
+        });
         let from = out.len();
         let mut rest = self.bytes.as_slice();
         let mut edge = RoundEdge::End;
@@ -91,7 +102,10 @@ impl Rounds {
         }
         let (waiting, owners) = summarise(out.get(from..).unwrap_or_default());
         let end = out.iter().skip(from).map(|e| e.time).max().unwrap_or(now).max(now);
-        out.push(Event { time: end, body: round(edge) });
+        out.push(Event {
+            time: end,
+            body: round(edge),
+        });
         self.active = !waiting.is_empty();
         self.watch(owners.difference(&waiting).copied().take(MAX_INTEREST).collect());
         Ok(())

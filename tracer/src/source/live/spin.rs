@@ -32,7 +32,9 @@ impl Spins {
     /// When a map is missing.
     pub fn new(ebpf: &mut Ebpf, sizes: &Sizes, age: Nanos) -> Result<Self> {
         let cpus = ebpf.take_map("SPINS").context("the BPF object has no map SPINS")?;
-        let log = ebpf.take_map("SPIN_LOG").context("the BPF object has no map SPIN_LOG")?;
+        let log = ebpf
+            .take_map("SPIN_LOG")
+            .context("the BPF object has no map SPIN_LOG")?;
         Ok(Self {
             cpus: SharedArray::new(cpus, "SPINS", sizes.cpus as usize)?,
             log: SharedArray::new(log, "SPIN_LOG", sizes.spin_log_entries() as usize)?,
@@ -48,7 +50,8 @@ impl Spins {
             let Some(state) = self.cpus.get(cpu) else { continue };
             self.read_log(cpu, state.logged, losses, out);
             for (index, slot) in state.slots.iter().enumerate() {
-                if slot.lock != 0 && slot.seen_by == seen_by::TRACEPOINT && now.since(Timestamp(slot.since)) >= self.age {
+                if slot.lock != 0 && slot.seen_by == seen_by::TRACEPOINT && now.since(Timestamp(slot.since)) >= self.age
+                {
                     out.push(spinning(cpu, index, slot, now));
                 }
             }
@@ -82,7 +85,11 @@ impl Spins {
 
 fn actor(cpu: usize, code: usize, key: TaskKey) -> Actor {
     let cpu = CpuId(u32::try_from(cpu).unwrap_or(u32::MAX));
-    let interrupt = |context| Actor::Interrupt { cpu, context, interrupted: Some(key) };
+    let interrupt = |context| Actor::Interrupt {
+        cpu,
+        context,
+        interrupted: Some(key),
+    };
     match u8::try_from(code).unwrap_or(context::UNKNOWN) {
         context::SOFTIRQ => interrupt(CpuContext::Softirq),
         context::HARDIRQ => interrupt(CpuContext::Hardirq),
@@ -93,13 +100,20 @@ fn actor(cpu: usize, code: usize, key: TaskKey) -> Actor {
 }
 
 fn evidence(code: u8) -> Evidence {
-    if code == seen_by::KPROBE { Evidence::Kprobe } else { Evidence::Tracepoint }
+    if code == seen_by::KPROBE {
+        Evidence::Kprobe
+    } else {
+        Evidence::Tracepoint
+    }
 }
 
 fn spinning(cpu: usize, index: usize, slot: &SpinSlot, now: Timestamp) -> Event {
     let (kind, mode) = wire::table_codes(slot.kind, slot.mode);
     // Spin paths read no more than they must: the start time of the thread is not among it.
-    let key = TaskKey { tid: Tid(slot.tid), start: Timestamp(0) };
+    let key = TaskKey {
+        tid: Tid(slot.tid),
+        start: Timestamp(0),
+    };
     Event {
         time: now,
         body: Body::Wait(WaitSample {
@@ -122,14 +136,21 @@ fn spinning(cpu: usize, index: usize, slot: &SpinSlot, now: Timestamp) -> Event 
 
 fn logged_events(cpu: usize, entry: &SpinLogEntry, out: &mut Vec<Event>) {
     let (kind, mode) = wire::table_codes(entry.kind, entry.mode);
-    let key = TaskKey { tid: Tid(entry.tid), start: Timestamp(0) };
+    let key = TaskKey {
+        tid: Tid(entry.tid),
+        start: Timestamp(0),
+    };
     let waiter = actor(cpu, entry.context.into(), key);
     let (since, until) = (Timestamp(entry.since), Timestamp(entry.until));
     out.push(Event {
         time: since,
         body: Body::Wait(WaitSample {
             waiter,
-            task: Some(TaskRef { key, tgid: Tgid(entry.tgid), comm: wire::comm(&entry.comm) }),
+            task: Some(TaskRef {
+                key,
+                tgid: Tgid(entry.tgid),
+                comm: wire::comm(&entry.comm),
+            }),
             lock: LockAddr(entry.lock),
             kind,
             mode,
@@ -146,6 +167,11 @@ fn logged_events(cpu: usize, entry: &SpinLogEntry, out: &mut Vec<Event>) {
     // A kprobe sees no end; the next thing this thread does shows that it went on.
     out.push(Event {
         time: until,
-        body: Body::WaitEnd(WaitEnd { waiter, lock: LockAddr(entry.lock), result: 0, waited: until.since(since) }),
+        body: Body::WaitEnd(WaitEnd {
+            waiter,
+            lock: LockAddr(entry.lock),
+            result: 0,
+            waited: until.since(since),
+        }),
     });
 }
