@@ -16,7 +16,7 @@ use crate::view::tuple;
 /// # Errors
 /// When the probes cannot be attached, the kernel stops answering, or stdout cannot be written (other than a closed pipe).
 pub async fn live(args: &LiveArgs) -> Result<Outcome> {
-    let facts = KernelFacts::read()?;
+    let facts = KernelFacts::of_this_machine()?;
     let mut signals = Signals::new()?;
     let mut live = Live::start(&args.capture.options(), &facts)?;
     for failed in live.attached().iter().filter(|a| a.error.is_some()) {

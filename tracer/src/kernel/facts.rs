@@ -1,131 +1,145 @@
 //! What one start of holdup needs to know of the running kernel, read once.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tracer_common::config::Layout;
 
-use super::btf::{self, Btf};
+use super::btf::{self, Btf, BtfLoadError};
+use super::cpus::CpuList;
 use super::layout::bpf_layout;
 use super::offsets::ResolvedOffsets;
-use super::symbols::Symbols;
+use super::preflight::{Machine, Preflight};
+use super::symbols::{Symbols, SymbolsError};
+use super::sysroot::Sysroot;
 use crate::bpf::attach::FunctionNames;
 use crate::ids::KernelAddr;
 
-/// Facts about the running kernel.
+/// The kernel's own files, read once and shared by everything that asks.
 #[derive(Debug)]
-pub struct KernelFacts {
-    /// Offsets from BTF, with what is missing.
-    pub offsets: ResolvedOffsets,
-    /// The same as the BPF programs take them.
-    pub layout: Layout,
-    /// Whether the kernel has `lock:contention_begin` and `contention_end` (5.19 and newer).
-    pub tracepoints: bool,
-    /// Number of possible CPUs.
-    pub possible_cpus: u32,
-    /// Upper bound of thread ids.
-    pub pid_max: u32,
-    /// Address of the array `__per_cpu_offset`, where kallsyms shows data symbols.
-    pub per_cpu_offset: Option<KernelAddr>,
-    /// Where a CPU's preempt count lies in its per-CPU area.
-    pub preempt_count: Option<u64>,
-    /// The kernel's symbols; `None` when they are hidden.
-    pub symbols: Option<Arc<Symbols>>,
-    /// Why symbols are hidden.
-    pub symbols_error: Option<String>,
+pub struct KernelFiles {
+    root: Sysroot,
+    btf: Result<Btf, BtfLoadError>,
+    symbols: Result<Arc<Symbols>, SymbolsError>,
 }
 
-impl KernelFacts {
-    /// Reads BTF, symbols and a few small files.
-    ///
-    /// # Errors
-    /// When there is no BTF, or the CPU and pid limits cannot be read.
-    pub fn read() -> Result<Self> {
-        let btf = Btf::load(Path::new(btf::VMLINUX))?;
-        let offsets = ResolvedOffsets::resolve(&btf);
-        let layout = bpf_layout(&offsets.offsets);
-        let (symbols, symbols_error) = match Symbols::load(Path::new("/proc/kallsyms")) {
-            Ok(symbols) => (Some(Arc::new(symbols)), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let address = |name| {
-            symbols
-                .as_ref()
-                .and_then(|s| s.find(name).next().map(|symbol| symbol.address))
-        };
-        let preempt_count = match btf.member_offset("pcpu_hot", "preempt_count") {
-            // KERNEL: 6.2 to 6.14 keep it in the per-CPU struct pcpu_hot (arch/x86/include/asm/current.h).
-            Ok(member) => address("pcpu_hot").map(|addr| addr.0 + u64::from(member.bytes)),
-            Err(_) => address("__preempt_count").map(|addr| addr.0),
-        };
-        Ok(Self {
-            tracepoints: btf.has_tracepoint("contention_begin") && btf.has_tracepoint("contention_end"),
-            possible_cpus: possible_cpus()?,
-            pid_max: pid_max()?,
-            per_cpu_offset: address("__per_cpu_offset").filter(|_| preempt_count.is_some()),
-            preempt_count,
-            offsets,
-            layout,
-            symbols,
-            symbols_error,
+impl KernelFiles {
+    /// Reads BTF and symbols below `root`.
+    #[must_use]
+    pub fn read(root: Sysroot) -> Self {
+        let btf = Btf::load(&root.path(btf::VMLINUX));
+        let symbols = Symbols::load(&root.path("/proc/kallsyms")).map(Arc::new);
+        Self { root, btf, symbols }
+    }
+
+    /// Every check of this machine.
+    #[must_use]
+    pub fn preflight(&self) -> Preflight {
+        Preflight::of(Machine {
+            root: &self.root,
+            btf: self.btf.as_ref(),
+            symbols: self.symbols.as_ref().map(AsRef::as_ref),
         })
+    }
+
+    /// The kernel's types, where it has them.
+    #[must_use]
+    pub fn btf(&self) -> Option<&Btf> {
+        self.btf.as_ref().ok()
+    }
+
+    /// The kernel's symbols, where they can be read.
+    #[must_use]
+    pub fn symbols(&self) -> Option<&Arc<Symbols>> {
+        self.symbols.as_ref().ok()
+    }
+
+    /// Whether the kernel has `lock:contention_begin` and `contention_end` (5.19 and newer).
+    #[must_use]
+    pub fn tracepoints(&self) -> bool {
+        self.btf()
+            .is_some_and(|btf| btf.has_tracepoint("contention_begin") && btf.has_tracepoint("contention_end"))
     }
 }
 
-impl FunctionNames for KernelFacts {
+impl FunctionNames for KernelFiles {
     fn variants(&self, name: &str) -> Vec<String> {
-        self.symbols
-            .iter()
-            .flat_map(|symbols| symbols.find_code(name))
+        let symbols = self.symbols();
+        let found = symbols.into_iter().flat_map(|symbols| symbols.find_code(name));
+        found
             .filter(|symbol| symbol.module.is_none())
             .map(|symbol| symbol.name.to_owned())
             .collect()
     }
 }
 
-fn pid_max() -> Result<u32> {
-    let path = "/proc/sys/kernel/pid_max";
-    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+/// What the BPF programs are set up with.
+#[derive(Debug)]
+pub struct KernelFacts {
+    /// The files they come from.
+    pub files: KernelFiles,
+    /// Offsets from BTF, with what is missing.
+    pub offsets: ResolvedOffsets,
+    /// The same as the BPF programs take them.
+    pub layout: Layout,
+    /// One more than the highest possible CPU number.
+    pub possible_cpus: u32,
+    /// Upper bound of thread ids.
+    pub pid_max: u32,
+    /// Address of the array `__per_cpu_offset` and place of the preempt count in a CPU's area, where kallsyms shows data symbols.
+    pub preempt_count: Option<PreemptCount>,
+}
+
+/// Where to read a CPU's preempt count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreemptCount {
+    /// Address of the array `__per_cpu_offset`.
+    pub per_cpu_offset: KernelAddr,
+    /// Address of the count relative to a CPU's offset.
+    pub address: u64,
+}
+
+impl KernelFacts {
+    /// Reads everything and checks that holdup can work here.
+    ///
+    /// # Errors
+    /// When a check is fatal: the error is one paragraph that says what is missing and what to do.
+    pub fn of_this_machine() -> Result<Self> {
+        let root = Sysroot::host();
+        let files = KernelFiles::read(root.clone());
+        files.preflight().pass()?;
+        let btf = files.btf().context("no BTF, although the checks passed")?;
+        let offsets = ResolvedOffsets::resolve(btf);
+        Ok(Self {
+            layout: bpf_layout(&offsets.offsets),
+            possible_cpus: CpuList::possible(&root)?.slots(),
+            pid_max: pid_max(&root)?,
+            preempt_count: preempt_count(btf, files.symbols().map(AsRef::as_ref)),
+            offsets,
+            files,
+        })
+    }
+}
+
+/// KERNEL: x86 keeps the count in `pcpu_hot.preempt_count` (6.2 to 6.14, arch/x86/include/asm/current.h), before and after in
+/// `__preempt_count` (arch/x86/include/asm/preempt.h).
+fn preempt_count(btf: &Btf, symbols: Option<&Symbols>) -> Option<PreemptCount> {
+    let address = |name| symbols?.find(name).next().map(|symbol| symbol.address);
+    let member = btf.member_offset("pcpu_hot", "preempt_count");
+    let variable = match &member {
+        Ok(member) => address("pcpu_hot")?.0 + u64::from(member.bytes),
+        Err(_) => address("__preempt_count")?.0,
+    };
+    Some(PreemptCount {
+        per_cpu_offset: address("__per_cpu_offset")?,
+        address: variable,
+    })
+}
+
+fn pid_max(root: &Sysroot) -> Result<u32> {
+    const PATH: &str = "/proc/sys/kernel/pid_max";
+    let text = root.text(PATH).with_context(|| format!("reading {PATH}"))?;
     text.trim()
         .parse()
-        .with_context(|| format!("{path} says {:?}, which is no number", text.trim()))
-}
-
-fn possible_cpus() -> Result<u32> {
-    let path = "/sys/devices/system/cpu/possible";
-    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    highest_cpu(&text)
-        .map(|cpu| cpu + 1)
-        .with_context(|| format!("{path} says {:?}, which is no CPU list", text.trim()))
-}
-
-/// The highest number in a CPU list such as `0-3,8-11`.
-fn highest_cpu(list: &str) -> Option<u32> {
-    list.trim()
-        .rsplit([',', '-'])
-        .next()?
-        .parse()
-        .ok()
-        .filter(|&cpu: &u32| cpu < 1 << 16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::highest_cpu;
-
-    #[test]
-    fn cpu_lists() {
-        for (list, highest) in [
-            ("0\n", Some(0)),
-            ("0-3", Some(3)),
-            ("0-3,8-11\n", Some(11)),
-            ("", None),
-            ("0-", None),
-            ("0-99999999", None),
-        ] {
-            assert_eq!(highest_cpu(list), highest, "{list:?}");
-        }
-    }
+        .with_context(|| format!("{PATH} says {:?}, which is no number", text.trim()))
 }

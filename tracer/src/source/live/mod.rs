@@ -92,18 +92,19 @@ impl Live {
     /// When the kernel refuses the programs or no probe could be attached.
     pub fn start(options: &Options, facts: &KernelFacts) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("reading /sys/kernel/btf/vmlinux")?;
+        let tracepoints = facts.files.tracepoints();
         let sizes = Sizes::for_machine(facts.possible_cpus, facts.pid_max);
         let mut settings = Settings {
             min_wait_ns: Nanos::from(options.min_wait).0,
             pending_ns: Nanos::from(options.pending_after).0,
             emit_all: options.all.into(),
             stacks: options.stacks.into(),
-            per_cpu_offset: facts.per_cpu_offset.map_or(0, |addr| addr.0),
-            preempt_count: facts.preempt_count.unwrap_or(0),
+            per_cpu_offset: facts.preempt_count.map_or(0, |count| count.per_cpu_offset.0),
+            preempt_count: facts.preempt_count.map_or(0, |count| count.address),
             ..Settings::NONE
         };
         sizes.apply(&mut settings);
-        let kprobes = !attach::selected(attach::Role::Contention, options.probes, facts.tracepoints, false);
+        let kprobes = !attach::selected(attach::Role::Contention, options.probes, tracepoints, false);
         settings.spin_begin_only = kprobes.into();
         let mut ebpf = load::load(&btf, &facts.layout, &settings, &sizes, options.bpf_log)?;
         if options.bpf_log > 0 {
@@ -117,8 +118,8 @@ impl Live {
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
         let wanted = attach::PROBES
             .iter()
-            .filter(|probe| attach::selected(probe.role, options.probes, facts.tracepoints, options.releases));
-        let attached = attach::attach(&mut ebpf, &btf, facts, wanted)?;
+            .filter(|probe| attach::selected(probe.role, options.probes, tracepoints, options.releases));
+        let attached = attach::attach(&mut ebpf, &btf, &facts.files, wanted)?;
         let mut programs: Vec<&'static str> = attached
             .iter()
             .filter(|a| a.error.is_none())
@@ -134,7 +135,7 @@ impl Live {
             rounds,
             spins,
             cells,
-            names: Names::new(facts.symbols.clone()),
+            names: Names::new(facts.files.symbols().cloned()),
             counters,
             losses: Losses::default(),
             reported: LossReport::default(),
