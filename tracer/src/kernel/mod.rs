@@ -13,6 +13,7 @@ pub mod offsets;
 pub mod preflight;
 pub mod probeable;
 pub mod release;
+pub mod stacks;
 pub mod symbols;
 pub mod sysroot;
 #[cfg(test)]
