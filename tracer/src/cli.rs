@@ -45,7 +45,7 @@ pub struct DoctorArgs {
 }
 
 /// Arguments of `live`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct LiveArgs {
     /// Lines of text.
     #[arg(long, conflicts_with = "json")]
@@ -62,18 +62,6 @@ pub struct LiveArgs {
     /// What the probes are and what they watch.
     #[command(flatten)]
     pub capture: CaptureArgs,
-}
-
-impl Default for LiveArgs {
-    fn default() -> Self {
-        Self {
-            text: false,
-            json: false,
-            tuples: false,
-            duration: None,
-            capture: CaptureArgs::default(),
-        }
-    }
 }
 
 /// What is captured; the same for every verb that attaches.

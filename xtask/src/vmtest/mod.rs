@@ -34,6 +34,7 @@
 //! Console, outputs and returned files stay below `target/vm/KERNEL-GROUP/` until the next run.
 
 pub mod base;
+pub mod contention;
 pub mod results;
 pub mod runner;
 pub mod steps;
@@ -65,7 +66,7 @@ pub struct VmTest {
 pub const EVERY_KERNEL: &[&str] = &["6.1", "6.12", "6.12-rt"];
 
 /// The tables of all tests.
-pub const TABLES: &[&[VmTest]] = &[base::TESTS];
+pub const TABLES: &[&[VmTest]] = &[base::TESTS, contention::TESTS];
 
 #[cfg(test)]
 mod tests {

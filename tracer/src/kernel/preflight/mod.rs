@@ -138,7 +138,7 @@ impl fmt::Display for Preflight {
 
 impl fmt::Display for NotHere {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("holdup cannot work here:")?;
+        f.write_str("cannot work here:")?;
         for (i, check) in self.checks.iter().enumerate() {
             let separator = if i == 0 { " " } else { ". Also: " };
             write!(f, "{separator}{}", check.found)?;
