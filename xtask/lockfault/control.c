@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpumask.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
@@ -52,6 +53,10 @@ static int lockfault_parse_param(struct lockfault_scenario *s, char *word, unsig
 	}
 	if (value < p->min || value > p->max) {
 		pr_err("%s: %s=%u is out of range %u..%u\n", s->name, key, value, p->min, p->max);
+		return -EINVAL;
+	}
+	if (!strcmp(key, "cpu") && !cpu_online(value)) {
+		pr_err("%s: cpu %u is not online\n", s->name, value);
 		return -EINVAL;
 	}
 	values[p - s->params] = value;

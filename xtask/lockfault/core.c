@@ -16,8 +16,31 @@
 
 struct lockfault_scenario *const lockfault_scenarios[] = {
 	&lockfault_mutex_aa,
+	&lockfault_ww_mutex_aa,
+	&lockfault_rwsem_aa,
 	&lockfault_mutex_abba,
+	&lockfault_mixed_cycle,
+	&lockfault_rwsem_reader_io,
+	&lockfault_holder_asleep,
+	&lockfault_holder_running,
+	&lockfault_holder_starved,
+	&lockfault_owner_exited,
 	&lockfault_contend_mutex,
+	&lockfault_contend_rwsem,
+	&lockfault_contend_semaphore,
+	&lockfault_contend_rt_mutex,
+	&lockfault_contend_percpu_rwsem,
+	&lockfault_contend_spinlock,
+	&lockfault_contend_rwlock,
+	&lockfault_softirq_aa_timer,
+	&lockfault_softirq_aa_rcu,
+	&lockfault_hardirq_aa,
+	&lockfault_dead_lock_word,
+	&lockfault_reinit_completion,
+	&lockfault_reinit_mutex,
+	&lockfault_reinit_rwsem,
+	&lockfault_inversion_mutex,
+	&lockfault_inversion_rwsem,
 };
 
 const unsigned int lockfault_nr_scenarios = ARRAY_SIZE(lockfault_scenarios);
@@ -90,6 +113,7 @@ static struct lockfault_task *lockfault_enlist(struct lockfault_scenario *s,
 {
 	/* The reference keeps the pid and the state readable after the exit. */
 	t->task = get_task_struct(task);
+	t->pid = task->pid;
 	spin_lock(&lockfault_lists);
 	list_add_tail(&t->node, &s->tasks);
 	spin_unlock(&lockfault_lists);
@@ -145,7 +169,7 @@ bool lockfault_all_exited(struct lockfault_scenario *s)
 
 	spin_lock(&lockfault_lists);
 	list_for_each_entry(t, &s->tasks, node)
-		all = all && READ_ONCE(t->task->exit_state);
+		all = all && lockfault_has_exited(t);
 	spin_unlock(&lockfault_lists);
 	return all;
 }
@@ -164,6 +188,17 @@ bool lockfault_all_asleep(struct lockfault_scenario *s, const char *role)
 	return all;
 }
 
+/* Lets the memory of an exited task go, as it would without this module's reference. */
+void lockfault_forget_task(struct lockfault_task *t)
+{
+	struct task_struct *task = t->task;
+
+	spin_lock(&lockfault_lists);
+	t->task = NULL;
+	spin_unlock(&lockfault_lists);
+	put_task_struct(task);
+}
+
 static void lockfault_drop_tasks(struct lockfault_scenario *s)
 {
 	struct lockfault_task *t, *next;
@@ -173,7 +208,8 @@ static void lockfault_drop_tasks(struct lockfault_scenario *s)
 	list_splice_init(&s->tasks, &gone);
 	spin_unlock(&lockfault_lists);
 	list_for_each_entry_safe(t, next, &gone, node) {
-		put_task_struct(t->task);
+		if (t->task)
+			put_task_struct(t->task);
 		kfree(t);
 	}
 }
@@ -204,6 +240,10 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 	unsigned int i;
 	int ret = 0;
 
+	if (!s->run) {
+		pr_err("%s: cannot happen on PREEMPT_RT\n", s->name);
+		return -EOPNOTSUPP;
+	}
 	mutex_lock(&lockfault_starts);
 	if (s->state != LOCKFAULT_IDLE && s->state != LOCKFAULT_DONE) {
 		pr_err("%s: already %s\n", s->name, lockfault_state_names[s->state]);
@@ -224,6 +264,8 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 	for (i = 0; i < LOCKFAULT_MAX_PARAMS; i++)
 		s->params[i].value = values[i];
 	lockfault_set_state(s, LOCKFAULT_STARTING);
+	/* Scenarios that wedge CPUs leave CPU 0 alone. */
+	kthread_bind(director, 0);
 	wake_up_process(director);
 out:
 	mutex_unlock(&lockfault_starts);
@@ -243,7 +285,7 @@ int lockfault_show(struct seq_file *m, void *unused)
 			seq_printf(m, "lock %s 0x%px\n", s->locks[l].name, s->locks[l].addr);
 		seq_printf(m, "state %s %s\n", s->name, lockfault_state_names[s->state]);
 		list_for_each_entry(t, &s->tasks, node)
-			seq_printf(m, "task %s %s %d\n", s->name, t->role, t->task->pid);
+			seq_printf(m, "task %s %s %d\n", s->name, t->role, t->pid);
 	}
 	spin_unlock(&lockfault_lists);
 	return 0;

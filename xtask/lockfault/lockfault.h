@@ -17,8 +17,12 @@
 #include <linux/rtmutex.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/wait.h>
+
+struct seq_file;
+struct ww_mutex;
 
 #ifndef CONFIG_SMP
 #error "lockfault needs an SMP kernel"
@@ -65,7 +69,7 @@ struct lockfault_scenario {
 	const char *name;
 	int (*init)(struct lockfault_scenario *s);	/* at module load: heap locks */
 	void (*exit)(struct lockfault_scenario *s);
-	int (*run)(struct lockfault_scenario *s);	/* outcome or -errno */
+	int (*run)(struct lockfault_scenario *s);	/* outcome or -errno; NULL: not on this kernel */
 	struct lockfault_lock locks[LOCKFAULT_MAX_LOCKS];
 	struct lockfault_param params[LOCKFAULT_MAX_PARAMS];
 
@@ -75,7 +79,8 @@ struct lockfault_scenario {
 
 struct lockfault_task {
 	struct list_head node;
-	struct task_struct *task;
+	struct task_struct *task;	/* NULL after lockfault_forget_task() */
+	pid_t pid;
 	const char *role;
 	void *arg;
 	unsigned int index;	/* among the tasks of one role */
@@ -110,6 +115,7 @@ __printf(7, 8)
 struct lockfault_task *lockfault_spawn(struct lockfault_scenario *s, const char *role,
 				       unsigned int index, int cpu, int (*fn)(void *),
 				       void *arg, const char *comm, ...);
+void lockfault_forget_task(struct lockfault_task *t);
 bool lockfault_all_exited(struct lockfault_scenario *s);
 bool lockfault_all_asleep(struct lockfault_scenario *s, const char *role);
 int lockfault_show(struct seq_file *m, void *unused);
@@ -127,6 +133,11 @@ static inline void lockfault_holds(struct lockfault_task *self)
 static inline bool lockfault_is_holding(const struct lockfault_task *t)
 {
 	return t && smp_load_acquire(&t->holds);
+}
+
+static inline bool lockfault_has_exited(const struct lockfault_task *t)
+{
+	return t && (!t->task || READ_ONCE(t->task->exit_state));
 }
 
 static inline void lockfault_wants(struct lockfault_task *self)
@@ -167,10 +178,45 @@ struct task_struct *lockfault_mutex_owner(struct mutex *lock);
 unsigned int lockfault_mutex_waiters(struct mutex *lock);
 struct task_struct *lockfault_rt_owner(struct rt_mutex_base *lock);
 unsigned int lockfault_rt_waiters(struct rt_mutex_base *lock);
+struct task_struct *lockfault_ww_owner(struct ww_mutex *lock);
+unsigned int lockfault_ww_waiters(struct ww_mutex *lock);
 unsigned int lockfault_rwsem_waiters(struct rw_semaphore *sem);
+unsigned int lockfault_list_len(raw_spinlock_t *lock, struct list_head *head);
 
+/* aa.c */
 extern struct lockfault_scenario lockfault_mutex_aa;
+extern struct lockfault_scenario lockfault_ww_mutex_aa;
+extern struct lockfault_scenario lockfault_rwsem_aa;
+/* cycle.c */
 extern struct lockfault_scenario lockfault_mutex_abba;
+extern struct lockfault_scenario lockfault_mixed_cycle;
+/* reader_io.c */
+extern struct lockfault_scenario lockfault_rwsem_reader_io;
+/* hold.c */
+extern struct lockfault_scenario lockfault_holder_asleep;
+extern struct lockfault_scenario lockfault_holder_running;
+extern struct lockfault_scenario lockfault_holder_starved;
+extern struct lockfault_scenario lockfault_owner_exited;
+/* contend_sleep.c */
 extern struct lockfault_scenario lockfault_contend_mutex;
+extern struct lockfault_scenario lockfault_contend_rwsem;
+extern struct lockfault_scenario lockfault_contend_semaphore;
+extern struct lockfault_scenario lockfault_contend_rt_mutex;
+extern struct lockfault_scenario lockfault_contend_percpu_rwsem;
+/* contend_spin.c */
+extern struct lockfault_scenario lockfault_contend_spinlock;
+extern struct lockfault_scenario lockfault_contend_rwlock;
+/* softirq_aa.c, hardirq_aa.c, dead_word.c */
+extern struct lockfault_scenario lockfault_softirq_aa_timer;
+extern struct lockfault_scenario lockfault_softirq_aa_rcu;
+extern struct lockfault_scenario lockfault_hardirq_aa;
+extern struct lockfault_scenario lockfault_dead_lock_word;
+/* reinit.c */
+extern struct lockfault_scenario lockfault_reinit_completion;
+extern struct lockfault_scenario lockfault_reinit_mutex;
+extern struct lockfault_scenario lockfault_reinit_rwsem;
+/* inversion.c */
+extern struct lockfault_scenario lockfault_inversion_mutex;
+extern struct lockfault_scenario lockfault_inversion_rwsem;
 
 #endif

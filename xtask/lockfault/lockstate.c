@@ -5,6 +5,7 @@
  */
 #include <linux/rbtree.h>
 #include <linux/spinlock.h>
+#include <linux/ww_mutex.h>
 
 #include "lockfault.h"
 
@@ -31,27 +32,7 @@ unsigned int lockfault_rt_waiters(struct rt_mutex_base *lock)
 	return n;
 }
 
-#ifdef CONFIG_PREEMPT_RT
-
-struct task_struct *lockfault_mutex_owner(struct mutex *lock)
-{
-	return lockfault_rt_owner(&lock->rtmutex);
-}
-
-unsigned int lockfault_mutex_waiters(struct mutex *lock)
-{
-	return lockfault_rt_waiters(&lock->rtmutex);
-}
-
-/* A writer that drains the readers owns the rtmutex and is not among these. */
-unsigned int lockfault_rwsem_waiters(struct rw_semaphore *sem)
-{
-	return lockfault_rt_waiters(&sem->rwbase.rtmutex);
-}
-
-#else
-
-static unsigned int lockfault_list_len(raw_spinlock_t *lock, struct list_head *head)
+unsigned int lockfault_list_len(raw_spinlock_t *lock, struct list_head *head)
 {
 	unsigned int n = 0;
 	unsigned long flags;
@@ -64,6 +45,36 @@ static unsigned int lockfault_list_len(raw_spinlock_t *lock, struct list_head *h
 	return n;
 }
 
+#ifdef CONFIG_PREEMPT_RT
+
+struct task_struct *lockfault_mutex_owner(struct mutex *lock)
+{
+	return lockfault_rt_owner(&lock->rtmutex);
+}
+
+unsigned int lockfault_mutex_waiters(struct mutex *lock)
+{
+	return lockfault_rt_waiters(&lock->rtmutex);
+}
+
+struct task_struct *lockfault_ww_owner(struct ww_mutex *lock)
+{
+	return lockfault_rt_owner(&lock->base.rtmutex);
+}
+
+unsigned int lockfault_ww_waiters(struct ww_mutex *lock)
+{
+	return lockfault_rt_waiters(&lock->base.rtmutex);
+}
+
+/* A writer that drains the readers owns the rtmutex and is not among these. */
+unsigned int lockfault_rwsem_waiters(struct rw_semaphore *sem)
+{
+	return lockfault_rt_waiters(&sem->rwbase.rtmutex);
+}
+
+#else
+
 struct task_struct *lockfault_mutex_owner(struct mutex *lock)
 {
 	return (void *)(atomic_long_read(&lock->owner) & ~LOCKFAULT_MUTEX_FLAGS);
@@ -72,6 +83,16 @@ struct task_struct *lockfault_mutex_owner(struct mutex *lock)
 unsigned int lockfault_mutex_waiters(struct mutex *lock)
 {
 	return lockfault_list_len(&lock->wait_lock, &lock->wait_list);
+}
+
+struct task_struct *lockfault_ww_owner(struct ww_mutex *lock)
+{
+	return lockfault_mutex_owner(&lock->base);
+}
+
+unsigned int lockfault_ww_waiters(struct ww_mutex *lock)
+{
+	return lockfault_mutex_waiters(&lock->base);
 }
 
 unsigned int lockfault_rwsem_waiters(struct rw_semaphore *sem)
