@@ -4,10 +4,13 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod diagnosis;
 pub mod doctor;
 pub mod event;
 pub mod ids;
 pub mod kernel;
+pub mod model;
+pub mod report;
 pub mod session;
 pub mod source;
 pub mod view;

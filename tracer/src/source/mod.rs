@@ -1,3 +1,4 @@
 //! Where events come from.
 
 pub mod live;
+pub mod script;

@@ -1,0 +1,500 @@
+//! The wait-for graph at one instant: who is held up by whom.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::event::{Evidence, Mode};
+use crate::ids::{CgroupId, Nanos, Timestamp};
+use crate::model::{ActorIx, Held, LockEntry, LockIx, Model, Wait, WaitIx};
+
+/// Why somebody is taken for the holder of a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The owner word, as read, names it.
+    Owner,
+    /// An event newer than the last read of the owner word shows that it took the lock.
+    Acquired,
+    /// The lock has been handed to it.
+    Handed,
+    /// Other evidence; see the candidate.
+    Candidate(Evidence, Mode),
+    /// The last-reader hint names it.
+    Hint,
+}
+
+/// A holder, sure or supposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Who.
+    pub actor: ActorIx,
+    /// Why.
+    pub hold: Hold,
+}
+
+/// What an edge runs through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// This wait for a lock, held in this way.
+    Lock(WaitIx, LockIx, Hold),
+    /// The waiter's dependency.
+    Dependency,
+}
+
+/// `from` cannot go on before `to` acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Who waits.
+    pub from: ActorIx,
+    /// Who has to act.
+    pub to: ActorIx,
+    /// Through what.
+    pub via: Via,
+}
+
+/// What holds an actor up at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// Nothing that is known.
+    Free,
+    /// A lock, with its most probable holder.
+    Lock(WaitIx, LockIx, Option<Holder>),
+    /// A dependency, with the actor that has to act.
+    Dependency(Option<ActorIx>),
+}
+
+/// The end of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Root {
+    /// An actor that waits for nobody known.
+    Actor(ActorIx),
+    /// A lock of which no holder is known.
+    Lock(LockIx),
+    /// The chain runs into a cycle, which has its own finding.
+    Cycle,
+}
+
+/// Index of the contended locks and their holders.
+#[derive(Debug, Default)]
+pub struct Graph {
+    holders: FxHashMap<LockIx, Vec<Holder>>,
+    held_by: FxHashMap<ActorIx, Vec<LockIx>>,
+    depending_on: FxHashMap<ActorIx, Vec<ActorIx>>,
+    blockers: Vec<ActorIx>,
+    stuck: Vec<ActorIx>,
+}
+
+/// Known and supposed holders of a contended lock, best first.
+fn holders(model: &Model, lock: &LockEntry) -> Vec<Holder> {
+    let held = lock.held();
+    match held {
+        Held::By(actor) => {
+            let hold = if lock.read_owner().is_some() {
+                Hold::Owner
+            } else {
+                Hold::Acquired
+            };
+            return vec![Holder { actor, hold }];
+        }
+        Held::HandedTo(actor) => {
+            return vec![Holder {
+                actor,
+                hold: Hold::Handed,
+            }];
+        }
+        Held::Unreadable(_) | Held::Nobody => return Vec::new(),
+        Held::Readers { .. } | Held::NotRecorded => {}
+    }
+    let mut all: Vec<Holder> = lock
+        .candidates
+        .iter()
+        .filter(|c| c.evidence != Evidence::OwnerHint)
+        .map(|c| Holder {
+            actor: c.holder,
+            hold: Hold::Candidate(c.evidence, c.mode),
+        })
+        .collect();
+    let hinted = lock
+        .candidates
+        .iter()
+        .find(|c| c.evidence == Evidence::OwnerHint)
+        .map(|c| c.holder);
+    let hint = if let Held::Readers { hint, .. } = held {
+        hint.or(hinted)
+    } else {
+        hinted
+    };
+    if let Some(actor) = hint
+        && all.iter().all(|h| h.actor != actor)
+        && model.actors().get(actor).is_some_and(|a| a.gone.is_none())
+    {
+        all.push(Holder {
+            actor,
+            hold: Hold::Hint,
+        });
+    }
+    // Who waits for the lock itself is the worst candidate.
+    let waits = |actor: ActorIx| {
+        let waits = model.actors().get(actor).map_or(&[][..], |a| &a.waits);
+        waits.iter().any(|w| lock.waiters.contains(w))
+    };
+    if all.len() > 1 {
+        all.sort_by_cached_key(|h| waits(h.actor));
+    }
+    all
+}
+
+impl Graph {
+    /// Indexes the model.
+    #[must_use]
+    pub fn build(model: &Model) -> Self {
+        let mut graph = Self::default();
+        let mut blockers = FxHashSet::default();
+        for (ix, lock) in model.locks().iter() {
+            if lock.waiters.is_empty() {
+                continue;
+            }
+            let holders = holders(model, lock);
+            blockers.extend(holders.iter().map(|h| h.actor));
+            if let Some(first) = holders.first() {
+                graph.held_by.entry(first.actor).or_default().push(ix);
+            }
+            graph.holders.insert(ix, holders);
+        }
+        for (ix, actor) in model.actors().iter() {
+            if let Some(dependency) = &actor.dependency
+                && actor.waits.is_empty()
+            {
+                if let Some(on) = dependency.on {
+                    graph.depending_on.entry(on).or_default().push(ix);
+                    blockers.insert(on);
+                } else {
+                    graph.stuck.push(ix);
+                }
+            }
+        }
+        graph.blockers = blockers.into_iter().collect();
+        graph.blockers.sort_unstable();
+        graph
+    }
+
+    /// Everybody who holds a contended lock or is depended upon, surely or supposedly.
+    #[must_use]
+    pub fn blockers(&self) -> &[ActorIx] {
+        &self.blockers
+    }
+
+    /// The contended locks, in no order.
+    pub fn contended(&self) -> impl Iterator<Item = LockIx> + '_ {
+        self.holders.keys().copied()
+    }
+
+    /// Holders of a contended lock, best first.
+    #[must_use]
+    pub fn holders(&self, lock: LockIx) -> &[Holder] {
+        self.holders.get(&lock).map_or(&[], Vec::as_slice)
+    }
+
+    /// The contended locks of which this actor is the most probable holder.
+    #[must_use]
+    pub fn held_by(&self, actor: ActorIx) -> &[LockIx] {
+        self.held_by.get(&actor).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who depends on this actor other than through a lock.
+    #[must_use]
+    pub fn depending_on(&self, actor: ActorIx) -> &[ActorIx] {
+        self.depending_on.get(&actor).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who depends on something of which it is not known who has to act.
+    #[must_use]
+    pub fn stuck(&self) -> &[ActorIx] {
+        &self.stuck
+    }
+
+    /// What holds `actor` up: its innermost wait, or else its dependency.
+    #[must_use]
+    pub fn blocked(&self, model: &Model, actor: ActorIx) -> Blocked {
+        let Some(entry) = model.actors().get(actor) else {
+            return Blocked::Free;
+        };
+        if let Some(ix) = entry.innermost()
+            && let Some(wait) = model.waits().get(ix)
+        {
+            let holder = self
+                .holders(wait.lock)
+                .first()
+                .copied()
+                .filter(|h| h.hold != Hold::Handed || h.actor != actor);
+            return match holder {
+                None if !self.holders(wait.lock).is_empty() => Blocked::Free,
+                holder => Blocked::Lock(ix, wait.lock, holder),
+            };
+        }
+        match &entry.dependency {
+            Some(dependency) => Blocked::Dependency(dependency.on),
+            None => Blocked::Free,
+        }
+    }
+
+    /// The end of the chain that starts at `actor`.
+    #[must_use]
+    pub fn root(&self, model: &Model, actor: ActorIx, known: &mut FxHashMap<ActorIx, Root>) -> Root {
+        let mut path = Vec::new();
+        let mut on_path = FxHashSet::default();
+        let mut at = actor;
+        let root = loop {
+            if let Some(&root) = known.get(&at) {
+                break root;
+            }
+            if !on_path.insert(at) {
+                break Root::Cycle;
+            }
+            path.push(at);
+            match self.blocked(model, at) {
+                Blocked::Lock(_, _, Some(holder)) => at = holder.actor,
+                Blocked::Lock(_, lock, None) => break Root::Lock(lock),
+                Blocked::Dependency(Some(on)) => at = on,
+                Blocked::Dependency(None) | Blocked::Free => break Root::Actor(at),
+            }
+        };
+        known.extend(path.into_iter().map(|a| (a, root)));
+        root
+    }
+
+    /// All ends of chains, each once.
+    #[must_use]
+    pub fn roots(&self, model: &Model) -> Vec<Root> {
+        let mut known = FxHashMap::default();
+        let mut roots: Vec<Root> = self.blockers.iter().map(|&b| self.root(model, b, &mut known)).collect();
+        let without_holder = self
+            .holders
+            .iter()
+            .filter(|(_, h)| h.is_empty())
+            .map(|(&lock, _)| Root::Lock(lock));
+        roots.extend(without_holder);
+        roots.sort_unstable();
+        roots.dedup();
+        roots.retain(|r| *r != Root::Cycle);
+        roots
+    }
+
+    /// The cycles of the graph of most probable holders, each from its smallest actor on.
+    #[must_use]
+    pub fn cycles(&self, model: &Model) -> Vec<Vec<ActorIx>> {
+        let mut done = FxHashSet::default();
+        let mut cycles = Vec::new();
+        for &start in &self.blockers {
+            let mut path = Vec::new();
+            let mut place = FxHashMap::default();
+            let mut at = start;
+            while done.insert(at) {
+                place.insert(at, path.len());
+                path.push(at);
+                at = match self.blocked(model, at) {
+                    Blocked::Lock(_, _, Some(holder)) => holder.actor,
+                    Blocked::Dependency(Some(on)) => on,
+                    _ => break,
+                };
+                if let Some(&first) = place.get(&at) {
+                    let mut cycle = path.split_off(first);
+                    let id = |&a: &ActorIx| model.actors().get(a).map(|a| a.id);
+                    let smallest = (0..cycle.len()).min_by_key(|&i| cycle.get(i).and_then(id));
+                    cycle.rotate_left(smallest.unwrap_or(0));
+                    cycles.push(cycle);
+                    break;
+                }
+            }
+        }
+        cycles
+    }
+
+    /// All edges that may be part of a cycle: those between blockers, through every supposed holder.
+    #[must_use]
+    pub fn edges(&self, model: &Model) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for &from in &self.blockers {
+            let Some(actor) = model.actors().get(from) else {
+                continue;
+            };
+            for &ix in &actor.waits {
+                let Some(wait) = model.waits().get(ix) else { continue };
+                if wait.absent {
+                    continue;
+                }
+                let holders = self.holders(wait.lock).iter().filter(|h| h.hold != Hold::Handed);
+                edges.extend(holders.map(|h| Edge {
+                    from,
+                    to: h.actor,
+                    via: Via::Lock(ix, wait.lock, h.hold),
+                }));
+            }
+            if let Some(on) = actor
+                .dependency
+                .as_ref()
+                .filter(|_| actor.waits.is_empty())
+                .and_then(|d| d.on)
+            {
+                edges.push(Edge {
+                    from,
+                    to: on,
+                    via: Via::Dependency,
+                });
+            }
+        }
+        edges
+    }
+
+    /// Everybody held up behind `members` (or behind the lock), the members themselves left out.
+    #[must_use]
+    pub fn impact(&self, model: &Model, members: &[ActorIx], lock: Option<LockIx>) -> Impact {
+        let mut impact = Impact::default();
+        let mut visited: FxHashSet<ActorIx> = members.iter().copied().collect();
+        let mut todo: Vec<(ActorIx, u32)> = members.iter().map(|&m| (m, 0)).collect();
+        let mut longest: (u32, Option<ActorIx>) = (0, None);
+        if let Some(lock) = lock {
+            self.add_waiters(model, lock, 0, &mut impact, &mut visited, &mut todo, &mut longest);
+        }
+        while let Some((actor, depth)) = todo.pop() {
+            for &lock in self.held_by(actor) {
+                self.add_waiters(model, lock, depth, &mut impact, &mut visited, &mut todo, &mut longest);
+            }
+            for &waiter in self.depending_on(actor) {
+                if !visited.insert(waiter) {
+                    continue;
+                }
+                let Some(entry) = model.actors().get(waiter) else {
+                    continue;
+                };
+                let since = entry
+                    .dependency
+                    .as_ref()
+                    .map_or(model.now(), |d| d.since.unwrap_or(d.seen.first));
+                impact.add(
+                    model.now(),
+                    waiter,
+                    since,
+                    entry.sample.map_or(CgroupId(0), |s| s.cgroup),
+                );
+                if depth + 1 > longest.0 {
+                    longest = (depth + 1, Some(waiter));
+                }
+                todo.push((waiter, depth + 1));
+            }
+        }
+        impact.deepest = longest.1;
+        impact.finish();
+        impact
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the inner loop of one traversal")]
+    fn add_waiters(
+        &self,
+        model: &Model,
+        lock: LockIx,
+        depth: u32,
+        impact: &mut Impact,
+        visited: &mut FxHashSet<ActorIx>,
+        todo: &mut Vec<(ActorIx, u32)>,
+        longest: &mut (u32, Option<ActorIx>),
+    ) {
+        let Some(entry) = model.locks().get(lock) else { return };
+        for &ix in &entry.waiters {
+            let Some(wait) = model.waits().get(ix) else { continue };
+            let Some(actor) = model.actors().get(wait.waiter) else {
+                continue;
+            };
+            if actor.innermost() != Some(ix) || visited.contains(&wait.waiter) {
+                continue;
+            }
+            let (since, _) = model.wait_since(wait);
+            impact.add(
+                model.now(),
+                wait.waiter,
+                since,
+                actor.sample.map_or(CgroupId(0), |s| s.cgroup),
+            );
+            if depth + 1 > longest.0 {
+                *longest = (depth + 1, Some(wait.waiter));
+            }
+            if !actor.holds.is_empty() || self.blockers.binary_search(&wait.waiter).is_ok() {
+                visited.insert(wait.waiter);
+                todo.push((wait.waiter, depth + 1));
+            }
+        }
+    }
+
+    /// The chain from `actor` to its root, as far as it goes without a repetition.
+    #[must_use]
+    pub fn chain(&self, model: &Model, actor: ActorIx) -> Vec<ActorIx> {
+        let mut chain = vec![actor];
+        let mut at = actor;
+        loop {
+            let next = match self.blocked(model, at) {
+                Blocked::Lock(_, _, Some(holder)) => holder.actor,
+                Blocked::Dependency(Some(on)) => on,
+                _ => return chain,
+            };
+            if chain.contains(&next) {
+                return chain;
+            }
+            chain.push(next);
+            at = next;
+        }
+    }
+}
+
+/// Everybody held up, in numbers.
+#[derive(Debug, Default)]
+pub struct Impact {
+    /// How many.
+    pub count: usize,
+    /// Summed wait so far.
+    pub total: Nanos,
+    /// Begin of the longest wait.
+    pub earliest: Option<Timestamp>,
+    /// cgroups, sorted, without the unknown one.
+    pub cgroups: Vec<CgroupId>,
+    /// Each with the begin of its wait; longest first once finished.
+    pub victims: Vec<(Timestamp, ActorIx)>,
+    /// The one with most others between it and the members.
+    pub deepest: Option<ActorIx>,
+    seen_cgroups: FxHashSet<CgroupId>,
+}
+
+impl Impact {
+    fn add(&mut self, now: Timestamp, who: ActorIx, since: Timestamp, cgroup: CgroupId) {
+        self.count += 1;
+        self.total += now.since(since);
+        self.earliest = Some(self.earliest.map_or(since, |e| e.min(since)));
+        if cgroup.0 != 0 {
+            self.seen_cgroups.insert(cgroup);
+        }
+        self.victims.push((since, who));
+    }
+
+    fn finish(&mut self) {
+        self.cgroups = self.seen_cgroups.drain().collect();
+        self.cgroups.sort_unstable();
+    }
+
+    /// The `n` longest waiting, longest first.
+    #[must_use]
+    pub fn longest(&self, n: usize) -> Vec<ActorIx> {
+        let mut victims = self.victims.clone();
+        if n < victims.len() && n > 0 {
+            victims.select_nth_unstable(n - 1);
+            victims.truncate(n);
+        }
+        victims.sort_unstable();
+        victims.into_iter().map(|(_, actor)| actor).take(n).collect()
+    }
+}
+
+/// Whether this wait's waiter is stuck in it, and not in one nested above it.
+#[must_use]
+pub fn is_innermost(model: &Model, ix: WaitIx, wait: &Wait) -> bool {
+    model
+        .actors()
+        .get(wait.waiter)
+        .is_some_and(|a| a.innermost() == Some(ix))
+}

@@ -1,0 +1,259 @@
+//! Rule `root-blocker`: who stands at the end of the chain, who waits behind it, and why it does not get on.
+
+use super::finding::{Certainty, Finding, Kind, Severity, Source};
+use super::graph::{Holder, Impact, Root};
+use super::{Draft, Rule, View, links, phrase, proof};
+use crate::event::{Mode, Queued};
+use crate::ids::Nanos;
+use crate::model::{ActorIx, Held, LockIx};
+use crate::view::units;
+
+/// Finds long holders.
+pub struct RootBlocker;
+
+impl Rule for RootBlocker {
+    fn find(&self, view: &View<'_>, out: &mut Vec<Finding>) {
+        let model = view.model;
+        for root in view.graph.roots(model) {
+            let (members, lock): (Vec<ActorIx>, Option<LockIx>) = match root {
+                Root::Actor(actor) => (vec![actor], None),
+                Root::Lock(lock) => (Vec::new(), Some(lock)),
+                Root::Cycle => continue,
+            };
+            let impact = view.graph.impact(model, &members, lock);
+            let longest = impact.earliest.map(|e| model.now().since(e)).unwrap_or_default();
+            if impact.count == 0 || longest < model.settings().long_wait {
+                continue;
+            }
+            match (members.first(), lock) {
+                (Some(&actor), _) => out.extend(actor_root(view, actor, &impact, longest)),
+                (None, Some(lock)) => out.extend(lock_root(view, lock, &impact, longest)),
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+fn severity(view: &View<'_>, impact: &Impact, longest: Nanos) -> Severity {
+    let settings = view.model.settings();
+    if longest >= settings.warn_wait || impact.count >= settings.warn_victims {
+        Severity::Warning
+    } else {
+        Severity::Info
+    }
+}
+
+fn tasks(n: usize) -> String {
+    if n == 1 {
+        "1 task waits".to_owned()
+    } else {
+        format!("{n} tasks wait")
+    }
+}
+
+fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -> Option<Finding> {
+    let model = view.model;
+    let entry = model.actors().get(root)?;
+    let locks = view.graph.held_by(root);
+    if entry.gone.is_some() && !locks.is_empty() {
+        // An owner that has exited is another rule's business.
+        return None;
+    }
+    let mut certainty = Certainty::Proven;
+    for &lock in locks {
+        if let Some(holder) = view.graph.holders(lock).first() {
+            certainty = certainty.min(proof::holding(model, lock, holder.hold));
+        }
+    }
+    if locks.is_empty() {
+        certainty = Certainty::Likely;
+    }
+    let mut draft = Draft::new(view, Kind::RootBlocker, &[root], locks);
+    draft.id(&[root], &[]);
+    draft.certainty(certainty, severity(view, impact, longest));
+    let first = impact.longest(1).first().copied();
+    if let (Some(first), Some(earliest)) = (first, impact.earliest) {
+        draft.since(earliest, is_exact(view, first));
+    }
+    let who = phrase::actor(model, root);
+    let why = phrase::why_slow(model, view.graph, root);
+    let what = match locks {
+        [] => "is waited for".to_owned(),
+        [lock] => format!("{} {}", holds(view, *lock), phrase::lock_ref(model, *lock)),
+        [lock, ..] => format!(
+            "{} {} and {} more",
+            holds(view, *lock),
+            phrase::lock_ref(model, *lock),
+            locks.len() - 1
+        ),
+    };
+    draft.title(format!("{who} {what} and {why}; {} behind it", tasks(impact.count)));
+    let chain = impact
+        .deepest
+        .map_or_else(|| vec![root], |deepest| view.graph.chain(model, deepest));
+    draft.chain(links::chain(model, view.graph, &chain));
+    draft.victims(links::victims(model, view.graph, impact));
+    for &lock in locks {
+        holder_evidence(view, lock, &mut draft);
+        queue_evidence(view, lock, &mut draft);
+    }
+    for &waiter in view.graph.depending_on(root) {
+        if let Some(depends) = model.actors().get(waiter).and_then(|a| a.dependency.as_deref()) {
+            let text = format!(
+                "{} waits for {} by {who}",
+                phrase::actor(model, waiter),
+                phrase::dependency(model, depends.dependency)
+            );
+            draft.evidence(Source::Kernel(depends.evidence), text);
+        }
+    }
+    if let Some(depends) = &entry.dependency {
+        let text = format!("{who} waits for {}", phrase::dependency(model, depends.dependency));
+        draft.evidence(Source::Kernel(depends.evidence), text);
+    }
+    if entry.sample.is_some() {
+        let site = phrase::at(model, root);
+        draft.evidence(
+            Source::TaskSamples,
+            format!("{who} {}{site}", phrase::why_slow(model, view.graph, root)),
+        );
+    } else {
+        draft.evidence(Source::Missing, format!("the state of {who} was not sampled"));
+    }
+    draft.next(&format!(
+        "Find out why {who} does not get on: it {why}. What waits behind it goes on when it does."
+    ));
+    Some(draft.finish())
+}
+
+fn holds(view: &View<'_>, lock: LockIx) -> &'static str {
+    match view
+        .graph
+        .holders(lock)
+        .first()
+        .map(|h| (proof::holding(view.model, lock, h.hold), proof::hold_mode(h.hold)))
+    {
+        Some((Certainty::Possible, Mode::Shared)) => "may hold for reading",
+        Some((Certainty::Possible, Mode::Exclusive)) => "may hold",
+        Some((_, Mode::Shared)) => "holds for reading",
+        _ => "holds",
+    }
+}
+
+fn is_exact(view: &View<'_>, actor: ActorIx) -> bool {
+    let model = view.model;
+    let Some(entry) = model.actors().get(actor) else {
+        return false;
+    };
+    match entry.innermost().and_then(|w| model.waits().get(w)) {
+        Some(wait) => wait.since.is_some(),
+        None => entry.dependency.as_ref().is_some_and(|d| d.since.is_some()),
+    }
+}
+
+/// A lock which nobody is known to hold. That its owner word says "nobody" is the business of `orphaned-lock`.
+fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact, longest: Nanos) -> Option<Finding> {
+    let model = view.model;
+    let entry = model.locks().get(lock)?;
+    let (why, certainty) = match entry.held() {
+        Held::Nobody | Held::Unreadable(_) => return None,
+        Held::Readers { count: Some(0), .. } => return None,
+        Held::Readers { count: Some(n), .. } => (
+            format!("{n} readers hold it, which of the tasks is not recorded"),
+            Certainty::Likely,
+        ),
+        Held::Readers { count: None, .. } => (
+            "readers hold it, which of the tasks is not recorded".to_owned(),
+            Certainty::Likely,
+        ),
+        _ => ("it records no holder, and none was found".to_owned(), Certainty::Likely),
+    };
+    let mut draft = Draft::new(view, Kind::RootBlocker, &[], &[lock]);
+    draft.certainty(certainty, severity(view, impact, longest));
+    let first = impact.longest(1).first().copied();
+    if let (Some(first), Some(earliest)) = (first, impact.earliest) {
+        draft.since(earliest, is_exact(view, first));
+    }
+    draft.title(format!(
+        "{} for {}; {why}",
+        tasks(impact.count),
+        phrase::lock_ref(model, lock)
+    ));
+    let chain = impact
+        .deepest
+        .map_or_else(Vec::new, |deepest| view.graph.chain(model, deepest));
+    draft.chain(links::chain(model, view.graph, &chain));
+    draft.victims(links::victims(model, view.graph, impact));
+    queue_evidence(view, lock, &mut draft);
+    draft.evidence(
+        Source::Missing,
+        format!("no holder of {} is known: {why}", phrase::lock_ref(model, lock)),
+    );
+    draft.next("Take a snapshot: it looks for the lock's address on every stack to find who holds it.");
+    Some(draft.finish())
+}
+
+fn holder_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
+    let model = view.model;
+    let Some(entry) = model.locks().get(lock) else { return };
+    let name = phrase::lock(model, entry.addr, entry.kind);
+    let holders = view.graph.holders(lock);
+    if let (Held::By(owner), Some(read)) = (entry.held(), entry.read_owner()) {
+        let times = if read.reads == 1 {
+            "read once".to_owned()
+        } else {
+            format!("read {} times", read.reads)
+        };
+        let who = phrase::actor(model, owner);
+        draft.evidence(
+            Source::OwnerWord,
+            format!("owner word of {name} is {:#x}: {who}, {times}", read.value.word),
+        );
+        return;
+    }
+    for &Holder { actor, hold } in holders.iter().take(3) {
+        if let Some(evidence) = proof::hold_evidence(model, lock, hold) {
+            let who = phrase::actor(model, actor);
+            draft.evidence(
+                Source::Kernel(evidence),
+                format!("{who} may hold {name}: {}", phrase::evidence(evidence)),
+            );
+        }
+    }
+    if holders.len() > 3 {
+        draft.evidence(Source::Missing, format!("{} more may hold {name}", holders.len() - 3));
+    }
+    if let Held::Readers { count: Some(count), .. } = entry.held() {
+        draft.evidence(
+            Source::OwnerWord,
+            format!("{name} counts {count} reader{}", if count == 1 { "" } else { "s" }),
+        );
+    }
+    draft.evidence(
+        Source::Missing,
+        format!("{name} does not record who holds it: the holder is inferred"),
+    );
+}
+
+fn queue_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
+    let model = view.model;
+    let Some(entry) = model.locks().get(lock) else { return };
+    let queue = model.queue(entry);
+    let Some(first) = queue.first().and_then(|&w| model.waits().get(w)) else {
+        return;
+    };
+    let who = phrase::actor(model, first.waiter);
+    let mode = if first.mode == Mode::Shared { " for reading" } else { "" };
+    let known = if matches!(first.queued, Queued::At(0)) {
+        "first in the queue of"
+    } else {
+        "longest waiting for"
+    };
+    let name = phrase::lock(model, entry.addr, entry.kind);
+    let evidence = Source::Kernel(first.validated_by.unwrap_or(first.evidence));
+    let waited = units::duration(model.waited(first));
+    draft.evidence(
+        evidence,
+        format!("{known} {name}: {who}{mode}, for {waited}; {} in all", queue.len()),
+    );
+}

@@ -1,0 +1,465 @@
+//! The live wait-for graph: who waits for what, who holds it, and how sure that is.
+//!
+//! [`Model::apply`] takes events in the order in which they arrive, which need not be the order in which they happened; some
+//! are lost, some come twice. Time comes only from the events. The model records observations with the spans of time over
+//! which they are known to hold, and leaves conclusions to [`crate::diagnosis`].
+
+mod actors;
+mod arena;
+mod evict;
+mod locks;
+mod loss;
+mod names;
+mod orders;
+mod rounds;
+mod settings;
+mod stats;
+mod steady;
+mod waits;
+
+use std::sync::Arc;
+
+pub use actors::{ActorEntry, Actors, Depends, Sampled, is_asleep};
+pub use arena::{ActorIx, Arena, Index, LockIx, WaitIx};
+pub use locks::{Candidate, Held, LockEntry, Locks, OwnerRead};
+pub use loss::Losses;
+pub use names::Names;
+pub use orders::{OrderSeen, Orders};
+pub use settings::Settings;
+pub use stats::{BUCKETS, Contention, Totals, WINDOW, Window};
+pub use steady::{Span, Steady};
+pub use waits::{Wait, is_begin};
+
+use crate::event::{
+    Actor, Body, DependencySample, Event, HolderCandidate, LockSample, Queued, Reinit, TaskRef, TaskSample,
+};
+use crate::ids::{TaskKey, Timestamp};
+use rounds::Rounds;
+
+/// Re-initialisations kept.
+const MAX_REINITS: usize = 256;
+
+/// A lock that was initialised again while in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReinitSeen {
+    /// When.
+    pub time: Timestamp,
+    /// What was seen.
+    pub event: Reinit,
+    /// Waits for it that were pending by other evidence.
+    pub known_waiters: usize,
+}
+
+/// Everything known about tasks, locks and waits at one time.
+#[derive(Debug)]
+pub struct Model {
+    settings: Settings,
+    now: Timestamp,
+    events: u64,
+    missed_ends: u64,
+    unseen_ends: u64,
+    actors: Actors,
+    locks: Locks,
+    waits: Arena<WaitIx, Wait>,
+    names: Names,
+    losses: Losses,
+    orders: Orders,
+    reinits: Vec<ReinitSeen>,
+    pending_rounds: Rounds,
+    scan_rounds: Rounds,
+    actor_bound: usize,
+    lock_bound: usize,
+}
+
+impl Model {
+    /// An empty model.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            now: Timestamp(0),
+            events: 0,
+            missed_ends: 0,
+            unseen_ends: 0,
+            actors: Actors::default(),
+            locks: Locks::default(),
+            waits: Arena::default(),
+            names: Names::new(settings.max_stacks, settings.max_locks),
+            losses: Losses::default(),
+            orders: Orders::default(),
+            reinits: Vec::new(),
+            pending_rounds: Rounds::default(),
+            scan_rounds: Rounds::default(),
+            actor_bound: settings.max_tasks,
+            lock_bound: settings.max_locks,
+            settings,
+        }
+    }
+
+    /// Takes in one event.
+    pub fn apply(&mut self, event: &Event) {
+        let time = event.time;
+        self.events += 1;
+        self.now = self.now.max(time);
+        match &event.body {
+            Body::Task(sample) => self.apply_task(time, sample),
+            Body::TaskGone(key) => self.apply_gone(time, *key),
+            Body::Wait(sample) => self.apply_wait(time, sample),
+            Body::WaitEnd(end) => self.apply_wait_end(time, end),
+            Body::Release(release) => self.apply_release(time, release),
+            Body::Lock(sample) => self.apply_lock(time, sample),
+            Body::Dependency(sample) => self.apply_dependency(time, sample),
+            Body::Holder(candidate) => self.apply_holder(time, candidate),
+            Body::Stats(stats) => {
+                let lock = self.locks.resolve(stats.lock, stats.kind, time);
+                if let Some(entry) = self.locks.get_mut(lock) {
+                    entry
+                        .contention
+                        .get_or_insert_with(|| Box::new(Contention::new(time)))
+                        .summed(time, stats);
+                }
+            }
+            Body::Stack(stack) => self.names.stack(stack),
+            Body::Symbol(symbol) => self.names.symbol(symbol),
+            Body::LockName(name) => self.names.lock(name),
+            Body::Reinit(reinit) => self.apply_reinit(time, reinit),
+            Body::Loss(report) => self.losses.apply(time, report),
+            Body::Round(round) => self.apply_round(time, round),
+        }
+        self.keep_bounds();
+    }
+
+    /// The time of the newest event.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Lets time pass without an event, so that waits grow older while nothing happens. Never goes back.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+    }
+
+    /// Events taken in.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Waits whose end no event told, but another event showed.
+    #[must_use]
+    pub fn missed_ends(&self) -> u64 {
+        self.missed_ends
+    }
+
+    /// Waits that a complete round did not report any more: their length is known only as a lower bound.
+    #[must_use]
+    pub fn unseen_ends(&self) -> u64 {
+        self.unseen_ends
+    }
+
+    /// Thresholds and bounds.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Threads and interrupt contexts.
+    #[must_use]
+    pub fn actors(&self) -> &Actors {
+        &self.actors
+    }
+
+    /// Locks.
+    #[must_use]
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// Pending waits.
+    #[must_use]
+    pub fn waits(&self) -> &Arena<WaitIx, Wait> {
+        &self.waits
+    }
+
+    /// Stacks, symbols and lock names.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// What was not seen.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
+    /// (held, wanted) pairs.
+    #[must_use]
+    pub fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Locks initialised again while in use.
+    #[must_use]
+    pub fn reinits(&self) -> &[ReinitSeen] {
+        &self.reinits
+    }
+
+    /// Begin of the newest complete walk over all threads.
+    #[must_use]
+    pub fn last_scan(&self) -> Option<Timestamp> {
+        self.scan_rounds.complete
+    }
+
+    /// The waiters of a lock in queue order: by their place on the wait list where it is known, else by age.
+    #[must_use]
+    pub fn queue(&self, lock: &LockEntry) -> Vec<WaitIx> {
+        let mut queue: Vec<(u32, Timestamp, WaitIx)> = lock
+            .waiters
+            .iter()
+            .filter_map(|&ix| {
+                let wait = self.waits.get(ix)?;
+                let place = if let Queued::At(place) = wait.queued {
+                    place
+                } else {
+                    u32::MAX
+                };
+                Some((place, self.wait_since(wait).0, ix))
+            })
+            .collect();
+        queue.sort_unstable();
+        queue.into_iter().map(|(_, _, ix)| ix).collect()
+    }
+
+    /// The thread's index, with its newest name.
+    fn task(&mut self, time: Timestamp, task: &TaskRef) -> ActorIx {
+        let actor = self.task_key(time, task.key);
+        if let Some(entry) = self.actors.get_mut(actor) {
+            match &mut entry.name {
+                Some(known) if time < entry.last_seen || (known.comm == task.comm && known.tgid == task.tgid) => {}
+                name => {
+                    *name = Some(TaskRef {
+                        comm: Arc::clone(&task.comm),
+                        ..*task
+                    })
+                }
+            }
+            entry.last_seen = entry.last_seen.max(time);
+        }
+        actor
+    }
+
+    fn task_key(&mut self, time: Timestamp, key: TaskKey) -> ActorIx {
+        let resolved = self.actors.task(key, time);
+        if let Some(old) = resolved.replaced {
+            // Its id has been given to another thread: it was gone before that one started.
+            let gone = if key.start.0 == 0 { time } else { key.start };
+            self.end_actor(old, gone);
+        }
+        resolved.actor
+    }
+
+    fn actor(&mut self, time: Timestamp, actor: Actor, name: Option<&TaskRef>) -> ActorIx {
+        match actor {
+            Actor::Task(key) => match name {
+                Some(name) if name.key.tid == key.tid => {
+                    let start = if key.start.0 == 0 { name.key.start } else { key.start };
+                    let key = TaskKey { tid: key.tid, start };
+                    self.task(
+                        time,
+                        &TaskRef {
+                            key,
+                            tgid: name.tgid,
+                            comm: Arc::clone(&name.comm),
+                        },
+                    )
+                }
+                _ => {
+                    let ix = self.task_key(time, key);
+                    if let Some(entry) = self.actors.get_mut(ix) {
+                        entry.last_seen = entry.last_seen.max(time);
+                    }
+                    ix
+                }
+            },
+            Actor::Interrupt {
+                cpu,
+                context,
+                interrupted,
+            } => {
+                let below = match (name, interrupted) {
+                    (Some(name), _) => Some(self.task(time, name)),
+                    (None, Some(key)) => Some(self.task_key(time, key)),
+                    (None, None) => None,
+                };
+                let ix = self.actors.interrupt(cpu, context, time);
+                if let Some(entry) = self.actors.get_mut(ix) {
+                    if time >= entry.last_seen && below.is_some() {
+                        entry.interrupted = below;
+                        entry.name = name.cloned();
+                    }
+                    entry.last_seen = entry.last_seen.max(time);
+                }
+                ix
+            }
+        }
+    }
+
+    fn apply_task(&mut self, time: Timestamp, sample: &TaskSample) {
+        let actor = self.task(time, &sample.task);
+        let Some(entry) = self.actors.get_mut(actor) else {
+            return;
+        };
+        if entry.gone.is_some_and(|gone| time <= gone) {
+            return;
+        }
+        entry.gone = None;
+        entry.take_sample(time, sample);
+    }
+
+    fn apply_gone(&mut self, time: Timestamp, key: TaskKey) {
+        if let Some(actor) = self.actors.find(key)
+            && self
+                .actors
+                .get(actor)
+                .is_some_and(|a| a.last_seen <= time || (key.start.0 != 0 && a.task() == Some(key)))
+        {
+            self.end_actor(actor, time);
+        }
+    }
+
+    fn end_actor(&mut self, actor: ActorIx, gone: Timestamp) {
+        let Some(entry) = self.actors.get_mut(actor) else {
+            return;
+        };
+        entry.gone = Some(entry.gone.map_or(gone, |known| known.max(gone)));
+        entry.dependency = None;
+        entry.asleep = None;
+        for wait in entry.waits.clone() {
+            self.end_wait(wait, gone);
+        }
+    }
+
+    fn apply_lock(&mut self, time: Timestamp, sample: &LockSample) {
+        let lock = self.locks.resolve(sample.lock, sample.kind, time);
+        let held = self.held(time, sample.kind, sample.owner_word, &sample.owner);
+        self.read_owner(
+            lock,
+            time,
+            OwnerRead {
+                word: sample.owner_word,
+                held,
+            },
+        );
+    }
+
+    fn read_owner(&mut self, lock: LockIx, time: Timestamp, read: OwnerRead) {
+        self.change_lock(lock, |entry| match &mut entry.owner {
+            Some(owner) => {
+                owner.read(read, time);
+            }
+            none => *none = Some(Steady::new(read, time)),
+        });
+    }
+
+    /// Notes an acquisition or release that an event, not the owner word, has shown.
+    fn ownership_changed(&mut self, lock: LockIx, time: Timestamp, owner: Option<ActorIx>) {
+        self.change_lock(lock, |entry| {
+            if entry.changed.is_none_or(|(known, _)| known <= time) {
+                entry.changed = Some((time, owner));
+            }
+        });
+    }
+
+    /// Changes a lock and keeps the list of what its owner holds true.
+    fn change_lock(&mut self, ix: LockIx, change: impl FnOnce(&mut LockEntry)) {
+        let Some(entry) = self.locks.get_mut(ix) else { return };
+        let before = entry.held().owner();
+        change(entry);
+        let after = entry.held().owner();
+        if before == after {
+            return;
+        }
+        if let Some(owner) = before.and_then(|o| self.actors.get_mut(o)) {
+            owner.holds.retain(|&l| l != ix);
+        }
+        if let Some(owner) = after.and_then(|o| self.actors.get_mut(o)) {
+            owner.holds.push(ix);
+        }
+    }
+
+    fn apply_dependency(&mut self, time: Timestamp, sample: &DependencySample) {
+        let waiter = self.actor(time, sample.waiter, sample.task.as_ref());
+        let on = sample.on.map(|on| self.actor(time, on, sample.on_task.as_ref()));
+        let Some(entry) = self.actors.get_mut(waiter) else {
+            return;
+        };
+        if entry.gone.is_some_and(|gone| time <= gone) {
+            return;
+        }
+        match entry.dependency.as_deref_mut() {
+            Some(known) if known.dependency == sample.dependency && known.on == on => {
+                known.since = match (known.since, sample.since) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                if time > known.seen.last {
+                    known.seen.extend(time);
+                    known.reads = known.reads.saturating_add(1);
+                    known.evidence = sample.evidence;
+                    if sample.stack.0 != 0 {
+                        known.stack = sample.stack;
+                    }
+                }
+            }
+            Some(known) if time < known.seen.last => {}
+            _ => {
+                entry.dependency = Some(Box::new(Depends {
+                    dependency: sample.dependency,
+                    on,
+                    since: sample.since,
+                    seen: Span::at(time),
+                    reads: 1,
+                    stack: sample.stack,
+                    evidence: sample.evidence,
+                }));
+            }
+        }
+    }
+
+    fn apply_holder(&mut self, time: Timestamp, candidate: &HolderCandidate) {
+        let holder = self.actor(time, candidate.holder, candidate.task.as_ref());
+        let lock = self.locks.resolve(candidate.lock, candidate.kind, time);
+        if let Some(entry) = self.locks.get_mut(lock) {
+            entry.candidate(Candidate {
+                holder,
+                mode: candidate.mode,
+                rank: candidate.rank,
+                evidence: candidate.evidence,
+                seen: Span::at(time),
+                reads: 1,
+            });
+        }
+    }
+
+    fn apply_reinit(&mut self, time: Timestamp, reinit: &Reinit) {
+        self.task(time, &reinit.task);
+        let known_waiters = self
+            .locks
+            .find(reinit.lock)
+            .and_then(|l| self.locks.get(l))
+            .map_or(0, |l| l.waiters.len());
+        let seen = ReinitSeen {
+            time,
+            event: reinit.clone(),
+            known_waiters,
+        };
+        if self.reinits.contains(&seen) {
+            return;
+        }
+        if self.reinits.len() >= MAX_REINITS {
+            self.reinits.remove(0);
+        }
+        self.reinits.push(seen);
+    }
+}

@@ -1,0 +1,381 @@
+//! The statements that declare names or make events.
+
+use std::sync::Arc;
+
+use super::names::Task;
+use super::parse::{Parser, Words, call, code, instant, nanos, number};
+use crate::event::{
+    Actor, Body, Context, Dependency, DependencySample, Evidence, HolderCandidate, LockKind, LockName, LockSample,
+    LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, TaskRef, TaskSample, WaitEnd,
+    WaitSample,
+};
+use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
+
+/// Task pointers in owner words: an address that tells the thread id.
+fn task_word(task: &TaskRef) -> u64 {
+    0xffff_8880_1000_0000 + u64::from(task.key.tid.0) * 0x1000
+}
+
+/// Carries out a statement.
+pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), String> {
+    match verb {
+        "task" => task(p, words),
+        "irq" => irq(p, words),
+        "lock" => lock(p, words),
+        "stack" => {
+            let name = words.word("the name of the stack")?;
+            let events = p.names.declare_stack(name, &words.rest(), p.now);
+            p.extend(events);
+            Ok(())
+        }
+        "state" => state(p, words),
+        "gone" => {
+            let key = p.names.task(words.word("the task")?)?.task.key;
+            p.emit(Body::TaskGone(key));
+            Ok(())
+        }
+        "wait" => wait(p, words),
+        "end" => end(p, words),
+        "release" => release(p, words),
+        "read" => read(p, words),
+        "depend" => depend(p, words),
+        "holder" => holder(p, words),
+        "stats" => stats(p, words),
+        "reinit" => reinit(p, words),
+        "loss" => loss(p, words),
+        "round" => round(p, words),
+        other => Err(format!("unknown statement {other:?}")),
+    }
+}
+
+fn task(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let name = words.word("the name of the task")?;
+    let tid: u32 = number(words.word("the thread id")?)?;
+    let comm = words.word("the comm")?;
+    let start = words.field("start", instant)?.unwrap_or(Timestamp(1));
+    let tgid = words.field("tgid", number)?.unwrap_or(tid);
+    let cgroup = CgroupId(words.field("cgroup", number)?.unwrap_or(0));
+    let kernel_thread = match words.optional() {
+        None => false,
+        Some("kthread") => true,
+        Some(other) => return Err(format!("unexpected word {other:?}")),
+    };
+    let key = TaskKey { tid: Tid(tid), start };
+    let task = TaskRef {
+        key,
+        tgid: Tgid(tgid),
+        comm: Arc::from(comm),
+    };
+    p.names.declare_task(
+        name,
+        Task {
+            task,
+            kernel_thread,
+            cgroup,
+        },
+    );
+    Ok(())
+}
+
+fn irq(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let name = words.word("the name of the interrupt")?;
+    let context: Context = code(words.word("the context")?)?;
+    let cpu = CpuId(words.field("cpu", number)?.ok_or("field cpu is missing")?);
+    let above = match words.text("above") {
+        Some(task) => Some(p.names.task(task)?.task.clone()),
+        None => None,
+    };
+    let actor = Actor::Interrupt {
+        cpu,
+        context,
+        interrupted: above.as_ref().map(|t| t.key),
+    };
+    p.names.declare_interrupt(name, actor, above);
+    Ok(())
+}
+
+fn lock(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let name = words.word("the name of the lock")?;
+    let kind: LockKind = code(words.word("the kind of the lock")?)?;
+    let addr = words.field("addr", number)?;
+    let addr = p.names.declare_lock(name, kind, addr);
+    if let Some(symbol) = words.optional() {
+        p.emit(Body::LockName(LockName {
+            lock: addr,
+            name: Arc::from(symbol),
+            source: Arc::from("symbol"),
+        }));
+    }
+    Ok(())
+}
+
+fn stack_field(p: &Parser, words: &mut Words<'_>) -> Result<StackId, String> {
+    words.text("stack").map_or(Ok(StackId(0)), |name| p.names.stack(name))
+}
+
+fn by_field(words: &mut Words<'_>, default: Evidence) -> Result<Evidence, String> {
+    words.text("by").map_or(Ok(default), code)
+}
+
+fn state(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let task = p.names.task(words.word("the task")?)?.clone();
+    let state = code(words.word("the state")?)?;
+    let mut symbols = Vec::new();
+    let work: Option<KernelAddr> = words.text("work").map(|f| p.names.code(f, p.now, &mut symbols));
+    let sample = TaskSample {
+        task: task.task,
+        state,
+        cpu: words.field("cpu", number)?.map(CpuId),
+        switches: words.field("switches", number)?,
+        last_switch: words.field("last-switch", instant)?,
+        kernel_thread: task.kernel_thread,
+        cgroup: task.cgroup,
+        stack: stack_field(p, words)?,
+        work,
+    };
+    p.extend(symbols);
+    p.emit(Body::Task(sample));
+    Ok(())
+}
+
+/// The owner and the owner word that goes with it, unless `word=` gives another one.
+fn owner(p: &Parser, words: &mut Words<'_>, default: Owner) -> Result<(u64, Owner), String> {
+    let reader = |word: u64| word | 1;
+    let (word, owner) = match words.text("owner") {
+        None => (0, default),
+        Some(text) => match call(text)? {
+            ("nobody", "") => (0, Owner::Nobody),
+            ("not-recorded", "") => (0, Owner::NotRecorded),
+            ("unreadable", "") => (
+                0xffff_8880_dead_0000,
+                Owner::Unreadable(KernelAddr(0xffff_8880_dead_0000)),
+            ),
+            ("readers", argument) => {
+                let (hint, count) = argument.split_once(',').unwrap_or((argument, ""));
+                let hint = if hint.is_empty() {
+                    None
+                } else {
+                    Some(p.names.task(hint)?.task.clone())
+                };
+                let count = if count.is_empty() { None } else { Some(number(count)?) };
+                (
+                    reader(hint.as_ref().map_or(0, task_word)),
+                    Owner::Readers { hint, count },
+                )
+            }
+            (name, "") => {
+                let task = p.names.task(name)?.task.clone();
+                (task_word(&task), Owner::Task(task))
+            }
+            (other, _) => return Err(format!("{other:?} takes no argument")),
+        },
+    };
+    Ok((words.field("word", number)?.unwrap_or(word), owner))
+}
+
+fn queued(text: &str) -> Result<Queued, String> {
+    match text {
+        "absent" => Ok(Queued::Absent),
+        "somewhere" => Ok(Queued::Somewhere),
+        "unknown" => Ok(Queued::Unknown),
+        place => number(place).map(Queued::At),
+    }
+}
+
+fn wait(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let (waiter, task) = p.names.actor(words.word("the waiter")?)?;
+    let (lock, kind) = p.names.lock(words.word("the lock")?)?;
+    let (owner_word, owner) = owner(p, words, Owner::NotRecorded)?;
+    let evidence = by_field(words, Evidence::Tracepoint)?;
+    let begin = matches!(evidence, Evidence::Tracepoint | Evidence::Kprobe);
+    let since = match words.text("since") {
+        Some("unknown") => None,
+        Some(text) => Some(instant(text)?),
+        None => begin.then_some(p.now),
+    };
+    let sample = WaitSample {
+        waiter,
+        task,
+        lock,
+        kind,
+        mode: words.text("mode").map_or(Ok(Mode::Exclusive), code)?,
+        phase: words.text("phase").map_or(Ok(Phase::Sleeping), code)?,
+        since,
+        owner_word,
+        owner,
+        queued: words.field("queued", queued)?.unwrap_or(Queued::Unknown),
+        cpu: words.field("cpu", number)?.map(CpuId),
+        stack: stack_field(p, words)?,
+        evidence,
+    };
+    p.emit(Body::Wait(sample));
+    Ok(())
+}
+
+fn end(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let (waiter, _) = p.names.actor(words.word("the waiter")?)?;
+    let (lock, _) = p.names.lock(words.word("the lock")?)?;
+    let result = words
+        .field("result", |t| t.parse::<i32>().map_err(|e| e.to_string()))?
+        .unwrap_or(0);
+    let waited = words.field("waited", nanos)?.unwrap_or(Nanos(0));
+    p.emit(Body::WaitEnd(WaitEnd {
+        waiter,
+        lock,
+        result,
+        waited,
+    }));
+    Ok(())
+}
+
+fn release(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let task = p.names.task(words.word("the task")?)?.task.clone();
+    let (lock, kind) = p.names.lock(words.word("the lock")?)?;
+    let stack = stack_field(p, words)?;
+    p.emit(Body::Release(Release {
+        task,
+        lock,
+        kind,
+        stack,
+    }));
+    Ok(())
+}
+
+fn read(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let (lock, kind) = p.names.lock(words.word("the lock")?)?;
+    let (owner_word, owner) = owner(p, words, Owner::Nobody)?;
+    p.emit(Body::Lock(LockSample {
+        lock,
+        kind,
+        owner_word,
+        owner,
+    }));
+    Ok(())
+}
+
+fn dependency(p: &mut Parser, text: &str) -> Result<Dependency, String> {
+    let (name, argument) = call(text)?;
+    let mut symbols = Vec::new();
+    let dependency = match name {
+        "work-flush" => Dependency::WorkFlush {
+            function: p.names.code(argument, p.now, &mut symbols),
+        },
+        "workqueue-flush" => Dependency::WorkqueueFlush {
+            workqueue: KernelAddr(number(argument)?),
+        },
+        "completion" => Dependency::Completion {
+            completion: KernelAddr(number(argument)?),
+        },
+        "ipi" => Dependency::Ipi {
+            cpu: CpuId(number(argument)?),
+        },
+        simple if argument.is_empty() => code(simple)?,
+        other => return Err(format!("unknown dependency {other:?}")),
+    };
+    p.extend(symbols);
+    Ok(dependency)
+}
+
+fn depend(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let (waiter, task) = p.names.actor(words.word("the waiter")?)?;
+    let dependency = dependency(p, words.word("the dependency")?)?;
+    let (on, on_task) = match words.text("on") {
+        Some(name) => {
+            let (actor, task) = p.names.actor(name)?;
+            (Some(actor), task)
+        }
+        None => (None, None),
+    };
+    let since = words.field("since", instant)?;
+    let stack = stack_field(p, words)?;
+    let evidence = by_field(words, Evidence::StackFrames)?;
+    p.emit(Body::Dependency(DependencySample {
+        waiter,
+        task,
+        dependency,
+        on,
+        on_task,
+        since,
+        stack,
+        evidence,
+    }));
+    Ok(())
+}
+
+fn holder(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let (holder, task) = p.names.actor(words.word("the holder")?)?;
+    let (lock, kind) = p.names.lock(words.word("the lock")?)?;
+    let mode = code(words.word("the mode")?)?;
+    let rank = words.field("rank", number)?.unwrap_or(0);
+    let evidence = by_field(words, Evidence::StackWord)?;
+    p.emit(Body::Holder(HolderCandidate {
+        lock,
+        kind,
+        mode,
+        holder,
+        task,
+        rank,
+        evidence,
+    }));
+    Ok(())
+}
+
+fn stats(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let (lock, kind): (LockAddr, LockKind) = p.names.lock(words.word("the lock")?)?;
+    let waits: u64 = words.field("waits", number)?.ok_or("field waits is missing")?;
+    let each = words.field("each", nanos)?.unwrap_or(Nanos(1_000));
+    let total = words
+        .field("total", nanos)?
+        .unwrap_or(Nanos(each.0.saturating_mul(waits)));
+    let max = words.field("max", nanos)?.unwrap_or(each);
+    let mut histogram = vec![0; each.0.max(1).ilog2() as usize + 1];
+    if let Some(last) = histogram.last_mut() {
+        *last = waits;
+    }
+    let mode = words.text("mode").map_or(Ok(Mode::Exclusive), code)?;
+    p.emit(Body::Stats(LockStats {
+        lock,
+        kind,
+        mode,
+        waits,
+        total,
+        max,
+        histogram,
+    }));
+    Ok(())
+}
+
+fn reinit(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let task = p.names.task(words.word("the task")?)?.task.clone();
+    let (lock, kind) = p.names.lock(words.word("the lock")?)?;
+    let (_, owner) = owner(p, words, Owner::Nobody)?;
+    let waiters = words.field("waiters", number)?.unwrap_or(0);
+    let stack = stack_field(p, words)?;
+    p.emit(Body::Reinit(Reinit {
+        lock,
+        kind,
+        task,
+        stack,
+        waiters,
+        owner,
+    }));
+    Ok(())
+}
+
+fn loss(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let mut by_cause = Vec::new();
+    for (cause, count) in words.fields() {
+        by_cause.push((code(cause)?, number(count)?));
+    }
+    by_cause.sort_unstable();
+    p.emit(Body::Loss(LossReport { by_cause }));
+    Ok(())
+}
+
+fn round(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let scope = code(words.word("the scope")?)?;
+    let edge: RoundEdge = code(words.word("the edge")?)?;
+    let number = number(words.word("the number of the round")?)?;
+    p.emit(Body::Round(Round { number, edge, scope }));
+    Ok(())
+}
