@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::event::{Body, Event, LockName, SymbolName};
 use crate::ids::{KernelAddr, LockAddr, Timestamp};
+use crate::kernel::stacks::symbol_of_frame;
 use crate::kernel::symbols::Symbols;
 
 /// Addresses remembered as named; beyond it they are named again, which is harmless.
@@ -41,9 +42,9 @@ impl Names {
         for event in out.iter().skip(from) {
             match &event.body {
                 Body::Stack(stack) => {
-                    for &frame in stack.frames.iter() {
+                    for (position, &frame) in stack.frames.iter().enumerate() {
                         if self.frames.insert(frame) {
-                            named.extend(frame_name(symbols, frame, event.time));
+                            named.extend(frame_name(symbols, position, frame, event.time));
                         }
                     }
                 }
@@ -61,8 +62,8 @@ impl Names {
     }
 }
 
-fn frame_name(symbols: &Symbols, addr: KernelAddr, time: Timestamp) -> Option<Event> {
-    let symbol = symbols.resolve(addr)?;
+fn frame_name(symbols: &Symbols, position: usize, addr: KernelAddr, time: Timestamp) -> Option<Event> {
+    let symbol = symbol_of_frame(symbols, position, addr)?;
     Some(Event {
         time,
         body: Body::Symbol(SymbolName {
