@@ -10,6 +10,7 @@ pub mod event;
 pub mod ids;
 pub mod kernel;
 pub mod model;
+pub mod pipeline;
 pub mod report;
 pub mod session;
 pub mod source;

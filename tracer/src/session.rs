@@ -6,10 +6,14 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::LiveArgs;
+use crate::diagnosis::{FindingChange, Kind, Severity};
 use crate::event::Event;
+use crate::ids::Timestamp;
 use crate::kernel::facts::KernelFacts;
+use crate::model::Settings;
+use crate::pipeline::Pipeline;
 use crate::source::live::Live;
-use crate::view::tuple;
+use crate::view::{json, text, tuple};
 
 /// Runs `live` as a stream of lines on stdout.
 ///
@@ -19,12 +23,18 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
     let facts = KernelFacts::of_this_machine()?;
     let mut signals = Signals::new()?;
     let mut live = Live::start(&args.capture.options(), &facts)?;
-    for failed in live.attached().iter().filter(|a| a.error.is_some()) {
-        eprintln!("holdup: not attached: {failed}");
-    }
-    let count = live.attached().iter().filter(|a| a.error.is_none()).count();
-    eprintln!("holdup: attached ({count} probes)");
-    let mut out = io::stdout().lock();
+    announce(&live);
+    let settings = Settings {
+        pending_threshold: args.capture.pending_after.into(),
+        ..Settings::default()
+    };
+    let mut pipeline = Pipeline::new(settings);
+    let mut lines = Lines {
+        json: args.json,
+        tuples: args.tuples,
+        out: io::stdout().lock(),
+        worst: Outcome::Nothing,
+    };
     let deadline = args.duration.map(|d| tokio::time::Instant::now() + d);
     let mut events = Vec::new();
     loop {
@@ -38,11 +48,26 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
         if stop {
             live.finish(&mut events)?;
         }
-        show(args, &events, &mut out)?;
+        for event in &events {
+            lines.event(event)?;
+            let changes = pipeline.apply(event);
+            lines.changes(pipeline.now(), &changes)?;
+        }
         if stop {
-            return Ok(Outcome::Nothing);
+            let changes = pipeline.finish();
+            lines.changes(pipeline.now(), &changes)?;
+            return Ok(lines.worst);
         }
     }
+}
+
+/// Says what is attached, and what is not, on stderr. Scripts wait for the line `holdup: attached`.
+fn announce(live: &Live) {
+    for failed in live.attached().iter().filter(|a| a.error.is_some()) {
+        eprintln!("holdup: not attached: {failed}");
+    }
+    let count = live.attached().iter().filter(|a| a.error.is_none()).count();
+    eprintln!("holdup: attached ({count} probes)");
 }
 
 /// What a run found; decides the exit code.
@@ -68,18 +93,56 @@ impl Outcome {
     }
 }
 
-fn show(args: &LiveArgs, events: &[Event], out: &mut impl Write) -> Result<()> {
-    if args.tuples {
-        for event in events {
-            let result = if args.json {
-                tuple::json(event, out)
-            } else {
-                tuple::text(event, out)
-            };
-            result.context("writing to stdout")?;
+/// Lines on stdout.
+struct Lines<W> {
+    json: bool,
+    tuples: bool,
+    out: W,
+    worst: Outcome,
+}
+
+impl<W: Write> Lines<W> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        if !self.tuples {
+            return Ok(());
         }
+        let written = if self.json {
+            tuple::json(event, &mut self.out)
+        } else {
+            tuple::text(event, &mut self.out)
+        };
+        written.context(STDOUT)
     }
-    out.flush().context("writing to stdout")
+
+    fn changes(&mut self, now: Timestamp, changes: &[FindingChange]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for change in changes {
+            self.worst = self.worst.max(outcome(change));
+            let written = if self.json {
+                json::change(&mut self.out, now, change)
+            } else {
+                text::change(&mut self.out, now, change)
+            };
+            written.context(STDOUT)?;
+        }
+        self.out.flush().context(STDOUT)
+    }
+}
+
+const STDOUT: &str = "writing to stdout";
+
+fn outcome(change: &FindingChange) -> Outcome {
+    let finding = match change {
+        FindingChange::Opened(finding) | FindingChange::Changed(finding) => finding,
+        FindingChange::Closed(closed) => &closed.finding,
+    };
+    match finding.kind {
+        Kind::SelfDeadlock | Kind::Cycle | Kind::ContextDeadlock => Outcome::Deadlock,
+        _ if finding.severity >= Severity::Warning => Outcome::Warning,
+        _ => Outcome::Nothing,
+    }
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

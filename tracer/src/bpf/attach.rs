@@ -81,6 +81,9 @@ const fn release(program: &'static str, shows: &'static str, names: &'static [&'
     functions(program, Role::Release, shows, names)
 }
 
+/// The outer one is inlined into its callers by some compilers (Debian's 6.1), the inner one exists since 5.15.
+const RT_MUTEX_SLOWPATHS: &[&str] = &["rt_mutex_slowlock", "rt_mutex_slowlock_block"];
+
 /// Every probe holdup knows. KERNEL: slowpath names of 5.10 to 6.18, kernel/locking/.
 pub const PROBES: &[Probe] = &[
     Probe {
@@ -124,7 +127,7 @@ pub const PROBES: &[Probe] = &[
         "semaphore waits",
         &["__down", "__down_interruptible", "__down_killable", "__down_timeout"],
     ),
-    entry("kp_rt_mutex", "rt_mutex waits", &["rt_mutex_slowlock"]),
+    entry("kp_rt_mutex", "rt_mutex waits", RT_MUTEX_SLOWPATHS),
     entry("kp_percpu_rwsem", "percpu-rwsem waits", &["percpu_rwsem_wait"]),
     entry(
         "kp_spinlock",
@@ -161,6 +164,8 @@ pub const PROBES: &[Probe] = &[
             "__down_interruptible",
             "__down_killable",
             "__down_timeout",
+            // Of one wait the inner function's return is seen first; the outer one's then finds it ended.
+            "rt_mutex_slowlock_block",
             "rt_mutex_slowlock",
         ],
     ),
