@@ -42,12 +42,20 @@ impl Held {
 }
 
 /// One reading of the owner word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct OwnerRead {
     /// The raw word.
     pub word: u64,
     /// Its meaning.
     pub held: Held,
+}
+
+/// Two readings are equal when they mean the same: flag bits of the word change while the owner stays (a mutex gets its WAITERS
+/// flag right after its first waiter was seen to begin).
+impl PartialEq for OwnerRead {
+    fn eq(&self, other: &Self) -> bool {
+        self.held == other.held
+    }
 }
 
 /// Somebody who may hold a lock that does not record it.
