@@ -77,6 +77,10 @@ static int lockfault_command(char *line)
 		pr_err("no scenario '%s'\n", name);
 		return -EINVAL;
 	}
+	if (!s->run) {
+		pr_err("%s: cannot happen on PREEMPT_RT\n", s->name);
+		return -EOPNOTSUPP;
+	}
 	for (i = 0; i < LOCKFAULT_MAX_PARAMS; i++)
 		values[i] = s->params[i].fallback;
 	while ((word = strsep(&rest, " \t"))) {

@@ -226,9 +226,11 @@ static int lockfault_director(void *data)
 		pr_err("%s: failed: %d\n", s->name, ret);
 		lockfault_set_state(s, LOCKFAULT_FAILED);
 	}
-	if (ret != LOCKFAULT_ENDS)
-		return 0;	/* keeps the module's reference */
-	lockfault_set_state(s, LOCKFAULT_DONE);
+	if (ret == LOCKFAULT_STAYS || !lockfault_all_exited(s))
+		return 0;	/* stays pinned: keeps the module's reference */
+	if (ret == LOCKFAULT_ENDS)
+		lockfault_set_state(s, LOCKFAULT_DONE);
+	smp_store_release(&s->pinned, false);
 	module_put_and_kthread_exit(0);
 	return 0;
 }
@@ -240,12 +242,8 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 	unsigned int i;
 	int ret = 0;
 
-	if (!s->run) {
-		pr_err("%s: cannot happen on PREEMPT_RT\n", s->name);
-		return -EOPNOTSUPP;
-	}
 	mutex_lock(&lockfault_starts);
-	if (s->state != LOCKFAULT_IDLE && s->state != LOCKFAULT_DONE) {
+	if (smp_load_acquire(&s->pinned)) {
 		pr_err("%s: already %s\n", s->name, lockfault_state_names[s->state]);
 		ret = -EBUSY;
 		goto out;
@@ -263,6 +261,7 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 	}
 	for (i = 0; i < LOCKFAULT_MAX_PARAMS; i++)
 		s->params[i].value = values[i];
+	s->pinned = true;
 	lockfault_set_state(s, LOCKFAULT_STARTING);
 	/* Scenarios that wedge CPUs leave CPU 0 alone. */
 	kthread_bind(director, 0);

@@ -18,8 +18,8 @@
  * set: it would make the kernel follow a wild pointer. The first spinner on
  * lockfault_tlb_lock uses the pending bit, too: with 4 CPUs it is the only one.
  *
- * With ms=N the director, on CPU 0, repairs the word after N milliseconds, and
- * all go on. Otherwise all CPUs but CPU 0 are lost.
+ * With ms=N CPU 0 repairs the word after N milliseconds, and all go on. Otherwise
+ * all CPUs but CPU 0 are lost.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -29,7 +29,7 @@
 #include <linux/smp.h>
 #include <linux/spinlock.h>
 
-#include "lockfault.h"
+#include "rescue.h"
 
 struct lockfault_command {
 	u8 other_members[0x28];
@@ -37,6 +37,7 @@ struct lockfault_command {
 };
 
 static struct lockfault_command *lockfault_command;
+static struct lockfault_rescue lockfault_dead_word_rescue;
 static DEFINE_RAW_SPINLOCK(lockfault_tlb_lock);
 static LOCKFAULT_GATE(lockfault_stuck_gate);
 static LOCKFAULT_GATE(lockfault_ipi_gate);
@@ -95,12 +96,11 @@ static bool lockfault_is_spinning(const struct lockfault_task *t)
 	return smp_load_acquire(&t->wants) && READ_ONCE(t->task->on_cpu);
 }
 
-static int lockfault_dead_word_repair(struct lockfault_scenario *s)
+static void lockfault_dead_word_repair(void)
 {
 	/* Leaves the queue alone: its head now takes the lock. */
 	atomic_andnot(_Q_LOCKED_MASK | _Q_PENDING_MASK, lockfault_dead_word());
 	complete(&lockfault_command->done);
-	return LOCKFAULT_ENDS;
 }
 
 static int lockfault_dead_word_run(struct lockfault_scenario *s)
@@ -136,6 +136,7 @@ static int lockfault_dead_word_run(struct lockfault_scenario *s)
 	}
 	init_completion(&lockfault_command->done);
 	atomic_set(lockfault_dead_word(), word);
+	lockfault_rescue_prepare(s, &lockfault_dead_word_rescue);
 	lockfault_gate_open(&lockfault_stuck_gate);
 	/* It adds itself to the word, as pending or as the queue's tail. */
 	if (!lockfault_until(s, lockfault_is_spinning(stuck) &&
@@ -149,11 +150,7 @@ static int lockfault_dead_word_run(struct lockfault_scenario *s)
 	if (last && !lockfault_until(s, lockfault_is_spinning(last) &&
 					raw_spin_is_contended(&lockfault_tlb_lock)))
 		return -ETIMEDOUT;
-	lockfault_established(s);
-	if (!lockfault_param(s, "ms"))
-		return LOCKFAULT_STAYS;
-	lockfault_sleep_ms(lockfault_param(s, "ms"));
-	return lockfault_dead_word_repair(s);
+	return lockfault_rescue_established(s, &lockfault_dead_word_rescue);
 }
 
 static int lockfault_dead_word_init(struct lockfault_scenario *s)
@@ -162,6 +159,7 @@ static int lockfault_dead_word_init(struct lockfault_scenario *s)
 	if (!lockfault_command)
 		return -ENOMEM;
 	init_completion(&lockfault_command->done);
+	lockfault_rescue_init(&lockfault_dead_word_rescue, lockfault_dead_word_repair);
 	s->locks[0].addr = &lockfault_command->done;
 	s->locks[1].addr = &lockfault_command->done.wait.lock;
 	return 0;
@@ -169,6 +167,7 @@ static int lockfault_dead_word_init(struct lockfault_scenario *s)
 
 static void lockfault_dead_word_exit(struct lockfault_scenario *s)
 {
+	lockfault_rescue_exit(&lockfault_dead_word_rescue);
 	kfree(lockfault_command);
 }
 

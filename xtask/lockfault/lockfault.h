@@ -74,6 +74,7 @@ struct lockfault_scenario {
 	struct lockfault_param params[LOCKFAULT_MAX_PARAMS];
 
 	enum lockfault_state state;
+	bool pinned;		/* running, or stuck: cannot be started, module cannot go */
 	struct list_head tasks;	/* of lockfault_task */
 };
 

@@ -9,8 +9,8 @@
  * interrupted stack. A single spinner waits for the pending bit, which no
  * tracepoint shows.
  *
- * With ms=N the director, on CPU 0, unlocks on the thread's behalf after N
- * milliseconds, so that all goes on. Otherwise CPU cpu is lost.
+ * With ms=N CPU 0 unlocks on the thread's behalf after N milliseconds, so that
+ * all goes on. Otherwise CPU cpu is lost.
  *
  * With PREEMPT_RT, softirqs are threads and these locks sleep: cannot happen.
  */
@@ -22,10 +22,11 @@
 #include <linux/spinlock.h>
 #include <linux/timer.h>
 
-#include "lockfault.h"
+#include "rescue.h"
 
 #ifdef CONFIG_PREEMPT_RT
 
+/* No run(): starting them is refused. */
 struct lockfault_scenario lockfault_softirq_aa_timer = { .name = "softirq-aa-timer" };
 struct lockfault_scenario lockfault_softirq_aa_rcu = { .name = "softirq-aa-rcu" };
 
@@ -42,7 +43,8 @@ struct lockfault_flow_table {
 	bool in_section;	/* the thread is between spin_lock() and spin_unlock() */
 	bool callback_queued;
 	bool caught;		/* the softirq has interrupted the section */
-	bool released;		/* by the director */
+	bool released;		/* by the rescue */
+	struct lockfault_rescue rescue;
 };
 
 static struct lockfault_flow_table *lockfault_timer_table;
@@ -56,7 +58,7 @@ static lockfault_frame void lockfault_softirq_touch(struct lockfault_flow_table 
 	spin_unlock(&table->lock);
 }
 
-/* Ends the section, unless the director has unlocked already. */
+/* Ends the section, unless the rescue has unlocked already. */
 static void lockfault_softirq_leave(struct lockfault_flow_table *table)
 {
 	WRITE_ONCE(table->in_section, false);
@@ -74,28 +76,33 @@ static void lockfault_softirq_reset(struct lockfault_flow_table *table)
 	table->released = false;
 }
 
+static void lockfault_softirq_repair(struct lockfault_flow_table *table)
+{
+	if (!smp_load_acquire(&table->caught))
+		return;
+	smp_store_release(&table->released, true);
+	arch_spin_unlock(&table->lock.rlock.raw_lock);
+}
+
 static int lockfault_softirq_play(struct lockfault_scenario *s, struct lockfault_flow_table *table,
 				  int (*holder)(void *), const char *comm)
 {
+	lockfault_rescue_prepare(s, &table->rescue);
 	if (!lockfault_spawn(s, "holder", 0, lockfault_param(s, "cpu"), holder, table, "%s", comm))
 		return -ENOMEM;
 	if (!lockfault_until(s, smp_load_acquire(&table->caught) && spin_is_locked(&table->lock)))
 		return -ETIMEDOUT;
-	lockfault_established(s);
-	if (!lockfault_param(s, "ms"))
-		return LOCKFAULT_STAYS;
-	lockfault_sleep_ms(lockfault_param(s, "ms"));
-	smp_store_release(&table->released, true);
-	arch_spin_unlock(&table->lock.rlock.raw_lock);
-	return LOCKFAULT_ENDS;
+	return lockfault_rescue_established(s, &table->rescue);
 }
 
-static int lockfault_softirq_new(struct lockfault_scenario *s, struct lockfault_flow_table **table)
+static int lockfault_softirq_new(struct lockfault_scenario *s, struct lockfault_flow_table **table,
+				 void (*repair)(void))
 {
 	*table = kzalloc(sizeof(**table), GFP_KERNEL);
 	if (!*table)
 		return -ENOMEM;
 	spin_lock_init(&(*table)->lock);
+	lockfault_rescue_init(&(*table)->rescue, repair);
 	s->locks[0].addr = &(*table)->lock;
 	return 0;
 }
@@ -138,9 +145,15 @@ static int lockfault_softirq_timer_run(struct lockfault_scenario *s)
 				      "lf_tmr_holder");
 }
 
+static void lockfault_softirq_timer_repair(void)
+{
+	lockfault_softirq_repair(lockfault_timer_table);
+}
+
 static int lockfault_softirq_timer_init(struct lockfault_scenario *s)
 {
-	int ret = lockfault_softirq_new(s, &lockfault_timer_table);
+	int ret = lockfault_softirq_new(s, &lockfault_timer_table,
+					lockfault_softirq_timer_repair);
 
 	if (!ret)
 		timer_setup(&lockfault_timer_table->timer, lockfault_softirq_timer_fn,
@@ -150,6 +163,7 @@ static int lockfault_softirq_timer_init(struct lockfault_scenario *s)
 
 static void lockfault_softirq_timer_exit(struct lockfault_scenario *s)
 {
+	lockfault_rescue_exit(&lockfault_timer_table->rescue);
 	kfree(lockfault_timer_table);
 }
 
@@ -211,14 +225,20 @@ static int lockfault_softirq_rcu_run(struct lockfault_scenario *s)
 				      "lf_rcu_holder");
 }
 
+static void lockfault_softirq_rcu_repair(void)
+{
+	lockfault_softirq_repair(lockfault_rcu_table);
+}
+
 static int lockfault_softirq_rcu_init(struct lockfault_scenario *s)
 {
-	return lockfault_softirq_new(s, &lockfault_rcu_table);
+	return lockfault_softirq_new(s, &lockfault_rcu_table, lockfault_softirq_rcu_repair);
 }
 
 static void lockfault_softirq_rcu_exit(struct lockfault_scenario *s)
 {
 	rcu_barrier();
+	lockfault_rescue_exit(&lockfault_rcu_table->rescue);
 	kfree(lockfault_rcu_table);
 }
 
