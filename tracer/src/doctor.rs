@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::bpf::attach::{FunctionNames, PROBES, Probe, ProbeChoice, Role, Via, selected};
 use crate::cli::DoctorArgs;
 use crate::kernel::facts::KernelFiles;
-use crate::kernel::offsets::{Feature, ResolvedOffsets};
 use crate::kernel::preflight::{Preflight, Verdict};
 use crate::kernel::sysroot::Sysroot;
 use crate::session::Outcome;
@@ -18,16 +17,7 @@ use crate::session::Outcome;
 #[derive(Debug, Serialize)]
 struct Report {
     checks: Preflight,
-    disabled: Vec<Disabled>,
     probes: Vec<Row>,
-}
-
-/// A feature that this kernel lacks fields for.
-#[derive(Debug, Serialize)]
-struct Disabled {
-    feature: Feature,
-    loses: &'static str,
-    missing: Vec<&'static str>,
 }
 
 /// A row of the probe table on this kernel.
@@ -78,21 +68,8 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
 }
 
 fn examine(files: &KernelFiles) -> Report {
-    let disabled = files
-        .btf()
-        .map(ResolvedOffsets::resolve)
-        .map(|offsets| offsets.disabled())
-        .unwrap_or_default();
     Report {
         checks: files.preflight(),
-        disabled: disabled
-            .into_iter()
-            .map(|(feature, missing)| Disabled {
-                feature,
-                loses: feature.loses(),
-                missing,
-            })
-            .collect(),
         probes: PROBES
             .iter()
             .map(|probe| row(probe, files, files.tracepoints()))
@@ -127,13 +104,6 @@ fn row(probe: &Probe, names: &dyn FunctionNames, tracepoints: bool) -> Row {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Checks\n{}", self.checks)?;
-        writeln!(f, "\nFeatures this kernel lacks fields for")?;
-        if self.disabled.is_empty() {
-            writeln!(f, "none")?;
-        }
-        for disabled in &self.disabled {
-            writeln!(f, "{:<26} missing: {}", disabled.loses, disabled.missing.join(", "))?;
-        }
         writeln!(f, "\nProbes")?;
         for row in &self.probes {
             let used = match row.used {

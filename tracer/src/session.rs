@@ -7,13 +7,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::LiveArgs;
 use crate::diagnosis::{FindingChange, Kind, Severity};
-use crate::event::Event;
+use crate::event::{Body, Event};
 use crate::ids::Timestamp;
 use crate::kernel::facts::KernelFacts;
 use crate::model::Settings;
 use crate::pipeline::Pipeline;
 use crate::source::live::Live;
-use crate::view::{json, text, tuple};
+use crate::view::{json, loss, text, tuple};
 
 /// Runs `live` as a stream of lines on stdout.
 ///
@@ -103,6 +103,14 @@ struct Lines<W> {
 
 impl<W: Write> Lines<W> {
     fn event(&mut self, event: &Event) -> Result<()> {
+        if let Body::Loss(report) = &event.body {
+            let written = if self.json {
+                loss::json(event.time, report, &mut self.out)
+            } else {
+                loss::text(event.time, report, &mut self.out)
+            };
+            return written.context(STDOUT);
+        }
         if !self.tuples {
             return Ok(());
         }

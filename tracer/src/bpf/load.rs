@@ -32,7 +32,11 @@ impl Sizes {
         Self {
             waits: pid_max.clamp(1 << 12, 1 << 17).next_power_of_two(),
             cells: if cpus <= 16 { 1024 } else { 256 },
-            spin_log: if cpus <= 64 { 1024 } else { 256 },
+            spin_log: match cpus {
+                0..=16 => 4096,
+                17..=64 => 1024,
+                _ => 256,
+            },
             ring: if cpus <= 16 { 1 << 22 } else { 1 << 24 },
             cpus,
         }

@@ -133,7 +133,16 @@ pub const TESTS: &[VmTest] = &[
 fn capture(steps: &mut Steps, probes: &str) {
     for contention in SLEEPING.iter().chain(SPINNING) {
         let scenario = contention.scenario;
-        let arguments = ["live", "--json", "--tuples", "--all", "--probes", probes];
+        let arguments = [
+            "live",
+            "--json",
+            "--tuples",
+            "--all",
+            "--interval",
+            "50ms",
+            "--probes",
+            probes,
+        ];
         steps.start_attached(scenario, &arguments);
         steps.trigger(&format!("{scenario} ms=100"));
         steps.done(scenario);
