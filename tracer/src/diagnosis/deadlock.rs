@@ -41,7 +41,7 @@ fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
         Some(judged) => (judged.certainty, judged.lines, judged.span),
         // Begin events alone do not show that the edges existed together; only that all of them have lasted says something.
         None if old_enough(view, cycle) => {
-            let text = "no owner was re-read since the waits began".to_owned();
+            let text = "no owner was read a second time since the waits began".to_owned();
             (
                 Certainty::Possible,
                 vec![EvidenceLine {
@@ -84,12 +84,16 @@ fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
     );
     let closed = cycle
         .iter()
-        .filter_map(|e| began(view, e))
+        .filter_map(|e| proof::began(model, e))
         .max_by_key(|(since, _)| *since);
     if let Some((since, exact)) = closed {
         draft.since(
             since,
-            exact && cycle.iter().filter_map(|e| began(view, e)).all(|(_, exact)| exact),
+            exact
+                && cycle
+                    .iter()
+                    .filter_map(|e| proof::began(model, e))
+                    .all(|(_, exact)| exact),
         );
     }
     draft.title(title(view, cycle));
@@ -109,16 +113,6 @@ fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
     Some(draft.finish())
 }
 
-fn began(view: &View<'_>, edge: &Edge) -> Option<(crate::ids::Timestamp, bool)> {
-    match edge.via {
-        Via::Lock(wait, ..) => view.model.waits().get(wait).map(|w| view.model.wait_since(w)),
-        Via::Dependency => {
-            let depends = view.model.actors().get(edge.from)?.dependency.as_deref()?;
-            Some((depends.since.unwrap_or(depends.seen.first), depends.since.is_some()))
-        }
-    }
-}
-
 fn old_enough(view: &View<'_>, cycle: &[Edge]) -> bool {
     let model = view.model;
     let sure = |edge: &Edge| {
@@ -135,16 +129,18 @@ fn old_enough(view: &View<'_>, cycle: &[Edge]) -> bool {
         Via::Dependency => true,
     };
     cycle.iter().all(|edge| {
-        let old = began(view, edge).is_some_and(|(since, _)| model.now().since(since) >= model.settings().long_wait);
+        let old =
+            proof::began(model, edge).is_some_and(|(since, _)| model.now().since(since) >= model.settings().long_wait);
         old && sure(edge) && innermost(edge)
     })
 }
 
-fn held(hold: Hold) -> &'static str {
+/// `holds <lock>`, as far as it is known.
+fn held(hold: Hold, lock: &str) -> String {
     match (hold, proof::hold_mode(hold)) {
-        (Hold::Owner | Hold::Acquired | Hold::Handed, _) => "holds",
-        (_, Mode::Shared) => "seems to hold for reading",
-        (_, Mode::Exclusive) => "seems to hold",
+        (Hold::Owner | Hold::Acquired | Hold::Handed, _) => format!("holds {lock}"),
+        (_, Mode::Shared) => format!("seems to hold {lock} for reading"),
+        (_, Mode::Exclusive) => format!("seems to hold {lock}"),
     }
 }
 
@@ -155,13 +151,19 @@ fn title(view: &View<'_>, cycle: &[Edge]) -> String {
         let at = phrase::at(model, edge.from);
         return match edge.via {
             Via::Lock(wait, lock, hold) => {
-                let wanted = match model.waits().get(wait).map(|w| w.mode) {
-                    Some(Mode::Shared) => " for reading",
-                    _ if proof::hold_mode(hold) == Mode::Shared => " for writing",
-                    _ => "",
-                };
                 let lock = phrase::lock_ref(model, lock);
-                format!("{who} waits{wanted} for {lock} that it {} itself{at}", held(hold))
+                let shared = proof::hold_mode(hold) == Mode::Shared;
+                let wanted = match model.waits().get(wait).map(|w| w.mode) {
+                    Some(Mode::Shared) => format!("waits for {lock} for reading,"),
+                    _ if shared => format!("waits for {lock} for writing,"),
+                    _ => format!("waits for {lock}"),
+                };
+                let has = match (hold, shared) {
+                    (Hold::Owner | Hold::Acquired | Hold::Handed, _) => "that it holds itself",
+                    (_, true) => "which it seems to hold for reading itself",
+                    (_, false) => "which it seems to hold itself",
+                };
+                format!("{who} {wanted} {has}{at}")
             }
             Via::Dependency => format!("{who} waits for itself{at}"),
         };
@@ -218,7 +220,7 @@ fn edge_evidence(view: &View<'_>, edge: &Edge, draft: &mut Draft<'_, '_>) {
                 let holder = phrase::actor(model, edge.to);
                 draft.evidence(
                     Source::Kernel(evidence),
-                    format!("{holder} {} {name}: {}", held(hold), phrase::evidence(evidence)),
+                    format!("{holder} {}: {}", held(hold, &name), phrase::evidence(evidence)),
                 );
             }
         }
@@ -230,7 +232,7 @@ fn edge_evidence(view: &View<'_>, edge: &Edge, draft: &mut Draft<'_, '_>) {
             let on = phrase::actor(model, edge.to);
             draft.evidence(
                 Source::Kernel(depends.evidence),
-                format!("{who} waits for {what} by {on}"),
+                format!("{who} waits for {what} by {on}{}", phrase::at(model, edge.from)),
             );
         }
     }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::finding::{Finding, FindingId};
 use super::graph::Graph;
-use super::{Kind, RULES, View};
-use crate::ids::{Nanos, Timestamp};
+use super::{Certainty, Kind, RULES, View};
+use crate::event::TaskState;
+use crate::ids::{LockAddr, Nanos, Timestamp};
 use crate::model::Model;
 
 /// What became of a finding since the previous update.
@@ -64,6 +65,7 @@ impl Engine {
             of_rule.truncate(model.settings().max_findings);
             found.append(&mut of_rule);
         }
+        drop_explained(&mut found);
         sort(&mut found);
         let before = std::mem::take(&mut self.open);
         let mut changes = Vec::new();
@@ -162,6 +164,20 @@ fn sort(findings: &mut [Finding]) {
     findings.sort_by_cached_key(rank);
 }
 
+/// Where a deadlock is there, that its locks might deadlock, or that nobody is known to hold them, is no news.
+fn drop_explained(found: &mut Vec<Finding>) {
+    let deadlocks: Vec<Vec<LockAddr>> = found
+        .iter()
+        .filter(|f| matches!(f.kind, Kind::SelfDeadlock | Kind::Cycle) && f.certainty >= Certainty::Likely)
+        .map(|f| f.locks.iter().map(|l| l.address).collect())
+        .collect();
+    found.retain(|f| {
+        let weaker = f.kind == Kind::OrderInversion || (f.kind == Kind::RootBlocker && f.tasks.is_empty());
+        let explained = |deadlock: &Vec<LockAddr>| f.locks.iter().all(|l| deadlock.contains(&l.address));
+        !weaker || !deadlocks.iter().any(explained)
+    });
+}
+
 /// Whether two findings of the same id are about the same tasks: a thread id may have been given to another thread.
 fn same_tasks(a: &Finding, b: &Finding) -> bool {
     a.tasks
@@ -180,9 +196,11 @@ fn matters(old: &Finding, new: &Finding) -> bool {
             .collect::<Vec<_>>()
     };
     let many = |n: usize| n.checked_ilog2();
+    let unknown = |f: &Finding| f.tasks.iter().filter(|t| t.state == TaskState::Unknown).count();
     old.severity != new.severity
         || old.certainty != new.certainty
         || names(old) != names(new)
+        || unknown(new) < unknown(old)
         || (old.kind != Kind::RootBlocker && who(old) != who(new))
         || many(old.victims.count) != many(new.victims.count)
 }

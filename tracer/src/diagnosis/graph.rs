@@ -3,7 +3,6 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Evidence, Mode};
-use crate::ids::{CgroupId, Nanos, Timestamp};
 use crate::model::{ActorIx, Held, LockEntry, LockIx, Model, Wait, WaitIx};
 
 /// Why somebody is taken for the holder of a lock.
@@ -76,6 +75,7 @@ pub enum Root {
 #[derive(Debug, Default)]
 pub struct Graph {
     holders: FxHashMap<LockIx, Vec<Holder>>,
+    primary: FxHashMap<LockIx, Holder>,
     held_by: FxHashMap<ActorIx, Vec<LockIx>>,
     depending_on: FxHashMap<ActorIx, Vec<ActorIx>>,
     blockers: Vec<ActorIx>,
@@ -132,14 +132,15 @@ fn holders(model: &Model, lock: &LockEntry) -> Vec<Holder> {
         });
     }
     // Who waits for the lock itself is the worst candidate.
-    let waits = |actor: ActorIx| {
-        let waits = model.actors().get(actor).map_or(&[][..], |a| &a.waits);
-        waits.iter().any(|w| lock.waiters.contains(w))
-    };
     if all.len() > 1 {
-        all.sort_by_cached_key(|h| waits(h.actor));
+        all.sort_by_cached_key(|h| waits_for(model, h.actor, lock));
     }
     all
+}
+
+fn waits_for(model: &Model, actor: ActorIx, lock: &LockEntry) -> bool {
+    let waits = model.actors().get(actor).map_or(&[][..], |a| &a.waits);
+    waits.iter().any(|w| lock.waiters.contains(w))
 }
 
 impl Graph {
@@ -154,8 +155,11 @@ impl Graph {
             }
             let holders = holders(model, lock);
             blockers.extend(holders.iter().map(|h| h.actor));
-            if let Some(first) = holders.first() {
+            // A stale hint at somebody who now waits for the same lock explains nothing.
+            let stale = |h: &Holder| h.hold == Hold::Hint && waits_for(model, h.actor, lock);
+            if let Some(&first) = holders.first().filter(|h| !stale(h)) {
                 graph.held_by.entry(first.actor).or_default().push(ix);
+                graph.primary.insert(ix, first);
             }
             graph.holders.insert(ix, holders);
         }
@@ -182,6 +186,12 @@ impl Graph {
         &self.blockers
     }
 
+    /// Whether this actor is one of the blockers.
+    #[must_use]
+    pub fn is_blocker(&self, actor: ActorIx) -> bool {
+        self.blockers.binary_search(&actor).is_ok()
+    }
+
     /// The contended locks, in no order.
     pub fn contended(&self) -> impl Iterator<Item = LockIx> + '_ {
         self.holders.keys().copied()
@@ -191,6 +201,12 @@ impl Graph {
     #[must_use]
     pub fn holders(&self, lock: LockIx) -> &[Holder] {
         self.holders.get(&lock).map_or(&[], Vec::as_slice)
+    }
+
+    /// The most probable holder of a contended lock.
+    #[must_use]
+    pub fn primary(&self, lock: LockIx) -> Option<Holder> {
+        self.primary.get(&lock).copied()
     }
 
     /// The contended locks of which this actor is the most probable holder.
@@ -220,13 +236,9 @@ impl Graph {
         if let Some(ix) = entry.innermost()
             && let Some(wait) = model.waits().get(ix)
         {
-            let holder = self
-                .holders(wait.lock)
-                .first()
-                .copied()
-                .filter(|h| h.hold != Hold::Handed || h.actor != actor);
-            return match holder {
-                None if !self.holders(wait.lock).is_empty() => Blocked::Free,
+            return match self.primary(wait.lock) {
+                // Handed to it: it only has to wake up.
+                Some(h) if h.hold == Hold::Handed && h.actor == actor => Blocked::Free,
                 holder => Blocked::Lock(ix, wait.lock, holder),
             };
         }
@@ -268,9 +280,9 @@ impl Graph {
         let mut roots: Vec<Root> = self.blockers.iter().map(|&b| self.root(model, b, &mut known)).collect();
         let without_holder = self
             .holders
-            .iter()
-            .filter(|(_, h)| h.is_empty())
-            .map(|(&lock, _)| Root::Lock(lock));
+            .keys()
+            .filter(|l| !self.primary.contains_key(l))
+            .map(|&l| Root::Lock(l));
         roots.extend(without_holder);
         roots.sort_unstable();
         roots.dedup();
@@ -344,85 +356,6 @@ impl Graph {
         edges
     }
 
-    /// Everybody held up behind `members` (or behind the lock), the members themselves left out.
-    #[must_use]
-    pub fn impact(&self, model: &Model, members: &[ActorIx], lock: Option<LockIx>) -> Impact {
-        let mut impact = Impact::default();
-        let mut visited: FxHashSet<ActorIx> = members.iter().copied().collect();
-        let mut todo: Vec<(ActorIx, u32)> = members.iter().map(|&m| (m, 0)).collect();
-        let mut longest: (u32, Option<ActorIx>) = (0, None);
-        if let Some(lock) = lock {
-            self.add_waiters(model, lock, 0, &mut impact, &mut visited, &mut todo, &mut longest);
-        }
-        while let Some((actor, depth)) = todo.pop() {
-            for &lock in self.held_by(actor) {
-                self.add_waiters(model, lock, depth, &mut impact, &mut visited, &mut todo, &mut longest);
-            }
-            for &waiter in self.depending_on(actor) {
-                if !visited.insert(waiter) {
-                    continue;
-                }
-                let Some(entry) = model.actors().get(waiter) else {
-                    continue;
-                };
-                let since = entry
-                    .dependency
-                    .as_ref()
-                    .map_or(model.now(), |d| d.since.unwrap_or(d.seen.first));
-                impact.add(
-                    model.now(),
-                    waiter,
-                    since,
-                    entry.sample.map_or(CgroupId(0), |s| s.cgroup),
-                );
-                if depth + 1 > longest.0 {
-                    longest = (depth + 1, Some(waiter));
-                }
-                todo.push((waiter, depth + 1));
-            }
-        }
-        impact.deepest = longest.1;
-        impact.finish();
-        impact
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the inner loop of one traversal")]
-    fn add_waiters(
-        &self,
-        model: &Model,
-        lock: LockIx,
-        depth: u32,
-        impact: &mut Impact,
-        visited: &mut FxHashSet<ActorIx>,
-        todo: &mut Vec<(ActorIx, u32)>,
-        longest: &mut (u32, Option<ActorIx>),
-    ) {
-        let Some(entry) = model.locks().get(lock) else { return };
-        for &ix in &entry.waiters {
-            let Some(wait) = model.waits().get(ix) else { continue };
-            let Some(actor) = model.actors().get(wait.waiter) else {
-                continue;
-            };
-            if actor.innermost() != Some(ix) || visited.contains(&wait.waiter) {
-                continue;
-            }
-            let (since, _) = model.wait_since(wait);
-            impact.add(
-                model.now(),
-                wait.waiter,
-                since,
-                actor.sample.map_or(CgroupId(0), |s| s.cgroup),
-            );
-            if depth + 1 > longest.0 {
-                *longest = (depth + 1, Some(wait.waiter));
-            }
-            if !actor.holds.is_empty() || self.blockers.binary_search(&wait.waiter).is_ok() {
-                visited.insert(wait.waiter);
-                todo.push((wait.waiter, depth + 1));
-            }
-        }
-    }
-
     /// The chain from `actor` to its root, as far as it goes without a repetition.
     #[must_use]
     pub fn chain(&self, model: &Model, actor: ActorIx) -> Vec<ActorIx> {
@@ -440,53 +373,6 @@ impl Graph {
             chain.push(next);
             at = next;
         }
-    }
-}
-
-/// Everybody held up, in numbers.
-#[derive(Debug, Default)]
-pub struct Impact {
-    /// How many.
-    pub count: usize,
-    /// Summed wait so far.
-    pub total: Nanos,
-    /// Begin of the longest wait.
-    pub earliest: Option<Timestamp>,
-    /// cgroups, sorted, without the unknown one.
-    pub cgroups: Vec<CgroupId>,
-    /// Each with the begin of its wait; longest first once finished.
-    pub victims: Vec<(Timestamp, ActorIx)>,
-    /// The one with most others between it and the members.
-    pub deepest: Option<ActorIx>,
-    seen_cgroups: FxHashSet<CgroupId>,
-}
-
-impl Impact {
-    fn add(&mut self, now: Timestamp, who: ActorIx, since: Timestamp, cgroup: CgroupId) {
-        self.count += 1;
-        self.total += now.since(since);
-        self.earliest = Some(self.earliest.map_or(since, |e| e.min(since)));
-        if cgroup.0 != 0 {
-            self.seen_cgroups.insert(cgroup);
-        }
-        self.victims.push((since, who));
-    }
-
-    fn finish(&mut self) {
-        self.cgroups = self.seen_cgroups.drain().collect();
-        self.cgroups.sort_unstable();
-    }
-
-    /// The `n` longest waiting, longest first.
-    #[must_use]
-    pub fn longest(&self, n: usize) -> Vec<ActorIx> {
-        let mut victims = self.victims.clone();
-        if n < victims.len() && n > 0 {
-            victims.select_nth_unstable(n - 1);
-            victims.truncate(n);
-        }
-        victims.sort_unstable();
-        victims.into_iter().map(|(_, actor)| actor).take(n).collect()
     }
 }
 

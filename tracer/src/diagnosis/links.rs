@@ -1,7 +1,8 @@
 //! Chains and victims, put into the words of a finding.
 
 use super::finding::{Link, On, Victim, Victims};
-use super::graph::{Blocked, Edge, Graph, Hold, Impact, Via};
+use super::graph::{Blocked, Edge, Graph, Hold, Via};
+use super::impact::Impact;
 use super::{phrase, proof};
 use crate::ids::CgroupId;
 use crate::model::{ActorIx, LockIx, Model, WaitIx};

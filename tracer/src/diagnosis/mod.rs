@@ -7,9 +7,15 @@ mod deadlock;
 mod engine;
 mod finding;
 mod graph;
+mod hot_lock;
+mod impact;
+mod inversion;
 mod links;
+mod orphan;
 pub(crate) mod phrase;
+mod pile_up;
 mod proof;
+mod reinit;
 mod root_blocker;
 mod scc;
 
@@ -42,7 +48,15 @@ pub trait Rule {
 }
 
 /// All rules, in the order in which their findings are listed.
-const RULES: &[&(dyn Rule + Sync)] = &[&deadlock::Deadlock, &root_blocker::RootBlocker];
+const RULES: &[&(dyn Rule + Sync)] = &[
+    &deadlock::Deadlock,
+    &orphan::Orphan,
+    &reinit::ReinitInUse,
+    &root_blocker::RootBlocker,
+    &pile_up::PileUp,
+    &hot_lock::HotLock,
+    &inversion::Inversion,
+];
 
 /// A finding in the making.
 struct Draft<'v, 'm> {
@@ -103,6 +117,10 @@ impl<'v, 'm> Draft<'v, 'm> {
 
     fn title(&mut self, title: String) {
         self.finding.title = title;
+    }
+
+    fn parties(&mut self, parties: Vec<Party>) {
+        self.finding.tasks = parties;
     }
 
     fn chain(&mut self, chain: Vec<Link>) {

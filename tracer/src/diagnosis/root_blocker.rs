@@ -1,9 +1,10 @@
 //! Rule `root-blocker`: who stands at the end of the chain, who waits behind it, and why it does not get on.
 
 use super::finding::{Certainty, Finding, Kind, Severity, Source};
-use super::graph::{Holder, Impact, Root};
+use super::graph::{Holder, Root};
+use super::impact::Impact;
 use super::{Draft, Rule, View, links, phrase, proof};
-use crate::event::{Mode, Queued};
+use crate::event::{Mode, Queued, TaskState};
 use crate::ids::Nanos;
 use crate::model::{ActorIx, Held, LockIx};
 use crate::view::units;
@@ -55,13 +56,13 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -
     let model = view.model;
     let entry = model.actors().get(root)?;
     let locks = view.graph.held_by(root);
-    if entry.gone.is_some() && !locks.is_empty() {
+    if entry.state() == TaskState::Exited && !locks.is_empty() {
         // An owner that has exited is another rule's business.
         return None;
     }
     let mut certainty = Certainty::Proven;
     for &lock in locks {
-        if let Some(holder) = view.graph.holders(lock).first() {
+        if let Some(holder) = view.graph.primary(lock) {
             certainty = certainty.min(proof::holding(model, lock, holder.hold));
         }
     }
@@ -79,12 +80,11 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -
     let why = phrase::why_slow(model, view.graph, root);
     let what = match locks {
         [] => "is waited for".to_owned(),
-        [lock] => format!("{} {}", holds(view, *lock), phrase::lock_ref(model, *lock)),
+        [lock] => holds(view, *lock),
         [lock, ..] => format!(
-            "{} {} and {} more",
+            "{} and {} more",
             holds(view, *lock),
-            phrase::lock_ref(model, *lock),
-            locks.len() - 1
+            units::count(locks.len() - 1, "lock")
         ),
     };
     draft.title(format!("{who} {what} and {why}; {} behind it", tasks(impact.count)));
@@ -126,17 +126,16 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -
     Some(draft.finish())
 }
 
-fn holds(view: &View<'_>, lock: LockIx) -> &'static str {
-    match view
-        .graph
-        .holders(lock)
-        .first()
-        .map(|h| (proof::holding(view.model, lock, h.hold), proof::hold_mode(h.hold)))
-    {
-        Some((Certainty::Possible, Mode::Shared)) => "may hold for reading",
-        Some((Certainty::Possible, Mode::Exclusive)) => "may hold",
-        Some((_, Mode::Shared)) => "holds for reading",
-        _ => "holds",
+/// `holds <lock>`, as far as it is known.
+fn holds(view: &View<'_>, lock: LockIx) -> String {
+    let holder = view.graph.primary(lock);
+    let known = holder.map(|h| (proof::holding(view.model, lock, h.hold), proof::hold_mode(h.hold)));
+    let lock = phrase::lock_ref(view.model, lock);
+    match known {
+        Some((Certainty::Possible, Mode::Shared)) => format!("may hold {lock} for reading"),
+        Some((Certainty::Possible, Mode::Exclusive)) => format!("may hold {lock}"),
+        Some((_, Mode::Shared)) => format!("holds {lock} for reading"),
+        _ => format!("holds {lock}"),
     }
 }
 
@@ -159,11 +158,14 @@ fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact, longest: Nanos) -> 
         Held::Nobody | Held::Unreadable(_) => return None,
         Held::Readers { count: Some(0), .. } => return None,
         Held::Readers { count: Some(n), .. } => (
-            format!("{n} readers hold it, which of the tasks is not recorded"),
+            format!(
+                "its count says {}, but the lock does not record which tasks",
+                units::count(n as usize, "reader")
+            ),
             Certainty::Likely,
         ),
         Held::Readers { count: None, .. } => (
-            "readers hold it, which of the tasks is not recorded".to_owned(),
+            "readers hold it, but the lock does not record which tasks".to_owned(),
             Certainty::Likely,
         ),
         _ => ("it records no holder, and none was found".to_owned(), Certainty::Likely),

@@ -1,0 +1,144 @@
+//! Who is held up, directly or through others, in numbers.
+
+use rustc_hash::FxHashSet;
+
+use super::graph::Graph;
+use crate::ids::{CgroupId, Nanos, Timestamp};
+use crate::model::{ActorIx, LockIx, Model};
+
+/// Everybody held up, in numbers.
+#[derive(Debug, Default)]
+pub struct Impact {
+    /// How many.
+    pub count: usize,
+    /// Summed wait so far.
+    pub total: Nanos,
+    /// Begin of the longest wait.
+    pub earliest: Option<Timestamp>,
+    /// cgroups, sorted, without the unknown one.
+    pub cgroups: Vec<CgroupId>,
+    /// Each with the begin of its wait; longest first once finished.
+    pub victims: Vec<(Timestamp, ActorIx)>,
+    /// The one with most others between it and the members.
+    pub deepest: Option<ActorIx>,
+    seen_cgroups: FxHashSet<CgroupId>,
+}
+
+impl Impact {
+    fn add(&mut self, now: Timestamp, who: ActorIx, since: Timestamp, cgroup: CgroupId) {
+        self.count += 1;
+        self.total += now.since(since);
+        self.earliest = Some(self.earliest.map_or(since, |e| e.min(since)));
+        if cgroup.0 != 0 {
+            self.seen_cgroups.insert(cgroup);
+        }
+        self.victims.push((since, who));
+    }
+
+    fn finish(&mut self) {
+        self.cgroups = self.seen_cgroups.drain().collect();
+        self.cgroups.sort_unstable();
+    }
+
+    /// The `n` longest waiting, longest first.
+    #[must_use]
+    pub fn longest(&self, n: usize) -> Vec<ActorIx> {
+        let mut victims = self.victims.clone();
+        if n < victims.len() && n > 0 {
+            victims.select_nth_unstable(n - 1);
+            victims.truncate(n);
+        }
+        victims.sort_unstable();
+        victims.into_iter().map(|(_, actor)| actor).take(n).collect()
+    }
+}
+
+impl Graph {
+    /// Everybody held up behind `members` (or behind the lock), the members themselves left out.
+    #[must_use]
+    pub fn impact(&self, model: &Model, members: &[ActorIx], lock: Option<LockIx>) -> Impact {
+        let mut search = Search {
+            graph: self,
+            model,
+            impact: Impact::default(),
+            reached: members.iter().copied().collect(),
+            leaves: members.iter().copied().filter(|&m| !self.is_blocker(m)).collect(),
+            todo: members.iter().map(|&m| (m, 0)).collect(),
+            deepest: 0,
+        };
+        if let Some(lock) = lock {
+            search.waiters(lock, 0);
+        }
+        while let Some((actor, depth)) = search.todo.pop() {
+            for &lock in self.held_by(actor) {
+                search.waiters(lock, depth);
+            }
+            for &waiter in self.depending_on(actor) {
+                let Some(entry) = model.actors().get(waiter) else {
+                    continue;
+                };
+                let since = entry
+                    .dependency
+                    .as_ref()
+                    .map_or(model.now(), |d| d.since.unwrap_or(d.seen.first));
+                search.reach(waiter, since, entry.sample.map_or(CgroupId(0), |s| s.cgroup), depth + 1);
+            }
+        }
+        search.impact.finish();
+        search.impact
+    }
+}
+
+/// A walk from holders to everybody behind them.
+struct Search<'a> {
+    graph: &'a Graph,
+    model: &'a Model,
+    impact: Impact,
+    /// Members and blockers that were reached. Others wait once and are reached once.
+    reached: FxHashSet<ActorIx>,
+    /// Members that hold nobody up.
+    leaves: Vec<ActorIx>,
+    todo: Vec<(ActorIx, u32)>,
+    deepest: u32,
+}
+
+impl Search<'_> {
+    fn waiters(&mut self, lock: LockIx, depth: u32) {
+        let Some(entry) = self.model.locks().get(lock) else {
+            return;
+        };
+        for &ix in &entry.waiters {
+            let Some(wait) = self.model.waits().get(ix) else {
+                continue;
+            };
+            let Some(actor) = self.model.actors().get(wait.waiter) else {
+                continue;
+            };
+            if actor.innermost() == Some(ix) {
+                let (since, _) = self.model.wait_since(wait);
+                self.reach(
+                    wait.waiter,
+                    since,
+                    actor.sample.map_or(CgroupId(0), |s| s.cgroup),
+                    depth + 1,
+                );
+            }
+        }
+    }
+
+    fn reach(&mut self, who: ActorIx, since: Timestamp, cgroup: CgroupId, depth: u32) {
+        if self.graph.is_blocker(who) {
+            if !self.reached.insert(who) {
+                return;
+            }
+            self.todo.push((who, depth));
+        } else if self.leaves.contains(&who) {
+            return;
+        }
+        self.impact.add(self.model.now(), who, since, cgroup);
+        if depth > self.deepest {
+            self.deepest = depth;
+            self.impact.deepest = Some(who);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Rule `reinit-in-use`: somebody initialised a lock again while others held it or waited for it.
+
+use super::finding::{Certainty, Finding, Kind, Severity, Source};
+use super::{Draft, Rule, View, links, phrase};
+use crate::event::{Evidence, Owner};
+use crate::model::{LockIx, ReinitSeen};
+use crate::view::units;
+
+/// Finds locks that were initialised again.
+pub struct ReinitInUse;
+
+impl Rule for ReinitInUse {
+    fn find(&self, view: &View<'_>, out: &mut Vec<Finding>) {
+        out.extend(view.model.reinits().iter().filter_map(|seen| finding(view, seen)));
+    }
+}
+
+fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
+    let model = view.model;
+    let event = &seen.event;
+    // Only what the lock itself said counts: a wait that the model still knows may have ended unseen.
+    let waiters = event.waiters as usize;
+    let owner = match &event.owner {
+        Owner::Task(task) => Some(format!("{} ({}) held it", task.comm, task.key.tid)),
+        Owner::Readers { count: Some(0), .. } | Owner::Nobody | Owner::NotRecorded => None,
+        Owner::Readers { .. } => Some("readers held it".to_owned()),
+        Owner::Unreadable(addr) => Some(format!("its owner word named {addr}")),
+    };
+    let use_text = match (waiters, owner) {
+        (0, None) => return None,
+        (0, Some(owner)) => owner,
+        (1, _) => "1 task waited for it".to_owned(),
+        (n, _) => format!("{n} tasks waited for it"),
+    };
+    let actor = model.actors().find(event.task.key);
+    let locks: Vec<LockIx> = model.locks().find(event.lock).into_iter().collect();
+    let mut draft = Draft::new(view, Kind::ReinitInUse, actor.as_slice(), &locks);
+    // That others wait is known from elsewhere, or only from the memory that is about to be overwritten.
+    let certainty = if waiters > 0 && seen.known_waiters > 0 {
+        Certainty::Proven
+    } else {
+        Certainty::Likely
+    };
+    draft.certainty(
+        certainty,
+        if waiters > 0 {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+    );
+    draft.since(seen.time, true);
+    let who = format!("{} ({})", event.task.comm, event.task.key.tid);
+    let name = phrase::lock(model, event.lock, event.kind);
+    let at = model
+        .names()
+        .site(event.stack)
+        .map_or_else(String::new, |site| format!("; at {site}"));
+    draft.title(format!("{who} initialised {name} again while {use_text}{at}"));
+    let text = format!("{who} initialised {name} at {}; {use_text}", units::instant(seen.time));
+    draft.evidence(Source::Kernel(Evidence::Kprobe), text);
+    if seen.known_waiters > 0 {
+        let text = format!(
+            "{} for it pending at that time by other evidence",
+            units::count(seen.known_waiters, "wait")
+        );
+        draft.evidence(Source::Kernel(Evidence::Reread), text);
+    } else {
+        draft.evidence(Source::Missing, "no wait for it was known by other evidence".to_owned());
+    }
+    if let Some(&lock) = locks.first() {
+        let impact = view.graph.impact(model, &[], Some(lock));
+        draft.victims(links::victims(model, view.graph, &impact));
+    }
+    draft.next(
+        "Find out why it is initialised a second time: a reused object, or an initialisation after its first use.",
+    );
+    Some(draft.finish())
+}
