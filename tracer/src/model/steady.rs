@@ -82,6 +82,8 @@ impl<T: PartialEq> Steady<T> {
     pub fn read(&mut self, value: T, time: Timestamp) -> bool {
         if self.value == value {
             if time > self.span.last {
+                // Equal values may still differ in what does not matter: the newest is kept.
+                self.value = value;
                 self.span.last = time;
                 self.reads = self.reads.saturating_add(1);
                 if time.since(self.newer) >= PAIR {
