@@ -276,3 +276,62 @@ fn read_on(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(verdicts: usize, console: &str) -> Outcome {
+        let verdict = Verdict { jobs: 1, error: None };
+        let mut outcome = Outcome {
+            hello: None,
+            verdicts: vec![verdict; verdicts],
+            malformed: Vec::new(),
+            console: Console::default(),
+            cut_short: None,
+            qemu: String::new(),
+            elapsed: Duration::ZERO,
+        };
+        outcome.console.push(console.as_bytes());
+        outcome
+    }
+
+    #[test]
+    fn one_verdict_and_nothing_else_is_right() {
+        assert_eq!(outcome(1, "").problem(), None);
+        let problem = |outcome: Outcome| outcome.problem().unwrap_or_default();
+        assert!(problem(outcome(0, "")).contains("without a verdict"));
+        assert!(problem(outcome(2, "")).contains("2 verdicts"));
+        assert!(problem(outcome(0, "Kernel panic - not syncing: x\n")).contains("panicked"));
+        let lost = Outcome {
+            malformed: vec![Malformed::Gap { expected: 3, got: 5 }],
+            ..outcome(1, "")
+        };
+        assert!(problem(lost).contains("frame 3 was expected, 5 came"));
+        let cut = Outcome {
+            cut_short: Some("too late".into()),
+            qemu: "oh no\n".into(),
+            ..outcome(1, "")
+        };
+        assert_eq!(problem(cut), "too late; QEMU says: oh no");
+        let verdicts = vec![Verdict {
+            jobs: 0,
+            error: Some("insmod".into()),
+        }];
+        assert!(
+            problem(Outcome {
+                verdicts,
+                ..outcome(0, "")
+            })
+            .contains("insmod")
+        );
+    }
+
+    #[test]
+    fn only_a_failed_boot_with_a_stray_int3_is_tried_again() {
+        let int3 = "[    1.2] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n";
+        assert!(outcome(0, int3).is_emulator_race());
+        assert!(!outcome(1, int3).is_emulator_race(), "it went on and did its work");
+        assert!(!outcome(0, "[    1.2] Oops: Oops: 0002 [#1]\n").is_emulator_race());
+    }
+}

@@ -26,6 +26,8 @@ pub const ATTACHED: &str = "holdup: attached";
 const FAILED: u8 = 125;
 /// Exit code if the command had to be stopped.
 const TIMED_OUT: u8 = 124;
+/// Longest time that can be asked for: 30 days, in seconds.
+const LONGEST: i64 = 30 * 86_400;
 /// For probes to be attached, under emulation on a busy host.
 pub const READY_WITHIN_MS: u64 = 120_000;
 /// For a scenario to be established; the module itself gives up after 60 s of guest time.
@@ -69,9 +71,9 @@ pub struct VmArgs {
     /// Run this shell script in the guest, with holdup on its PATH; what it leaves in /out comes back (--out)
     #[arg(long, value_name = "FILE")]
     guest_script: Option<PathBuf>,
-    /// Seconds for the guest's commands; booting comes on top
-    #[arg(long, default_value_t = 300, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=604_800))]
-    timeout: u32,
+    /// Seconds for the guest's commands, booting comes on top [default: 300; for the live view on this terminal: none]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=LONGEST))]
+    timeout: Option<u32>,
     /// CPUs of the guest
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     smp: u16,
@@ -84,6 +86,19 @@ pub struct VmArgs {
     /// Arguments for holdup in the guest; without any, its live view on this terminal (Ctrl-A X ends the machine)
     #[arg(last = true, value_name = "HOLDUP ARGS")]
     holdup: Vec<String>,
+}
+
+impl VmArgs {
+    /// Whether the terminal shows holdup's live view.
+    fn is_interactive(&self) -> bool {
+        self.holdup.is_empty() && self.guest_script.is_none()
+    }
+
+    /// Time for the guest's commands.
+    fn limit(&self) -> Duration {
+        let default = if self.is_interactive() { LONGEST } else { 300 };
+        Duration::from_secs(self.timeout.map_or(default, i64::from).unsigned_abs())
+    }
 }
 
 /// Prints what `--kernel` and `--scenario` take.
@@ -124,7 +139,7 @@ pub fn run(args: &VmArgs) -> Result<u8> {
         Some(path) => Some(std::fs::read(path).with_context(|| format!("--guest-script {}", path.display()))?),
         None => None,
     };
-    let interactive = args.holdup.is_empty() && script.is_none();
+    let interactive = args.is_interactive();
     // Before anything is fetched or built: without a terminal there is nothing to show it on.
     let terminal = if interactive { Some(Terminal::save()?) } else { None };
     setup::ensure(&[Part::Machine])?;
@@ -139,6 +154,9 @@ pub fn run(args: &VmArgs) -> Result<u8> {
     for directory in &args.module {
         modules.extend(module::build(directory, &kernel)?);
     }
+    if interactive {
+        ui::step("Ctrl-A X switches the machine off, Ctrl-A C leads to QEMU's monitor and back");
+    }
     let plan = plan(args, scenario, terminal.as_ref());
     let session = Session {
         holdup: Some(build::guest_holdup()?),
@@ -146,7 +164,7 @@ pub fn run(args: &VmArgs) -> Result<u8> {
         script,
         cpus: args.smp,
         parallel: args.parallel || scenario.is_some_and(|scenario| scenario.parallel),
-        timeout: Duration::from_secs(args.timeout.into()),
+        timeout: args.limit(),
         directory: paths::target().join("vm/last"),
         terminal: interactive,
         kernel,
@@ -163,7 +181,7 @@ pub fn run(args: &VmArgs) -> Result<u8> {
 
 /// The steps that the arguments mean.
 fn plan(args: &VmArgs, scenario: Option<&Scenario>, terminal: Option<&Terminal>) -> Plan {
-    let timeout_ms = u64::from(args.timeout) * 1000;
+    let timeout_ms = args.limit().as_millis() as u64;
     let command = |id, argv| Command { id, argv, timeout_ms };
     let script = || vec!["/bin/sh".to_owned(), initramfs::SCRIPT.to_owned()];
     let holdup: Vec<String> = std::iter::once("holdup".to_owned())
@@ -341,7 +359,10 @@ fn report(session: &Session, scenario: Option<&Scenario>, trusted: bool, outcome
             sink.ignored_files
         ));
     }
-    if let Some(problem) = outcome.problem() {
+    let switched_off = session.terminal && outcome.verdicts.is_empty() && !outcome.console.has(Marker::Panic);
+    if switched_off {
+        ui::step("the machine was switched off");
+    } else if let Some(problem) = outcome.problem() {
         ui::step(format!("the machine failed: {problem}"));
         failed = true;
     }

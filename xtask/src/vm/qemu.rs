@@ -156,3 +156,48 @@ impl Drop for Qemu {
         let _ = self.0.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    fn line(accelerator: Accelerator, terminal: bool, directory: &str) -> String {
+        let machine = Machine {
+            kernel: Path::new("/k/vmlinuz"),
+            initramfs: Vec::new(),
+            accelerator,
+            cpus: 4,
+            memory_mib: 1024,
+            timeout: Duration::ZERO,
+            directory: PathBuf::from(directory),
+            terminal,
+        };
+        arguments(&machine).join(" ")
+    }
+
+    #[test]
+    fn guests_take_the_paths_of_real_machines() {
+        let single = line(Accelerator::Tcg, false, "/d");
+        assert!(
+            single.contains("-accel tcg,thread=single -cpu max,-hypervisor -smp 4 -m 1024M"),
+            "{single}"
+        );
+        assert!(line(Accelerator::TcgParallel, false, "/d").contains("-accel tcg,thread=multi"));
+        assert!(line(Accelerator::Kvm, false, "/d").contains("-accel kvm -cpu max,-hypervisor"));
+    }
+
+    #[test]
+    fn console_and_channel_never_share_a_stream() {
+        let batch = line(Accelerator::Tcg, false, "/d,e");
+        assert!(batch.contains("file,id=console,path=/d,,e/console.log"), "{batch}");
+        assert!(batch.contains("stdio,id=channel"), "{batch}");
+        let terminal = line(Accelerator::Tcg, true, "/d");
+        assert!(
+            terminal.contains("stdio,id=console,mux=on,signal=off,logfile=/d/console.log"),
+            "{terminal}"
+        );
+        assert!(terminal.contains("file,id=channel,path=/d/channel.bin"), "{terminal}");
+    }
+}
