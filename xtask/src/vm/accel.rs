@@ -62,6 +62,7 @@ fn trial(kernel: &Kernel) -> Result<bool> {
         initramfs: initramfs::build(&content, &plan)?,
         accelerator: Accelerator::Kvm,
         cpus: 2,
+        isolated: false,
         memory_mib: 512,
         timeout: TRIAL,
         directory: directory.path().to_owned(),

@@ -27,6 +27,8 @@ pub struct Machine<'a> {
     pub initramfs: Vec<u8>,
     pub accelerator: Accelerator,
     pub cpus: u16,
+    /// Only CPU 0 is for the scheduler and for devices.
+    pub isolated: bool,
     pub memory_mib: u32,
     /// For the whole run.
     pub timeout: Duration,

@@ -114,13 +114,19 @@ pub fn list() {
     println!("\nscenarios:");
     for scenario in SCENARIOS {
         println!("  {:<22} {}", scenario.name, scenario.meaning);
-        let mut remarks: Vec<String> = scenario
-            .expects
-            .iter()
-            .map(|marker| format!("kernel may report: {marker}"))
-            .collect();
+        let mut remarks = Vec::new();
+        if !scenario.expects.is_empty() {
+            let markers: Vec<String> = scenario.expects.iter().map(ToString::to_string).collect();
+            remarks.push(format!("the kernel may report: {}", markers.join(", ")));
+        }
         if scenario.parallel {
             remarks.push("runs its CPUs in parallel".to_owned());
+        }
+        if scenario.isolated {
+            remarks.push("boots with isolcpus".to_owned());
+        }
+        if !scenario.on_rt {
+            remarks.push("not on PREEMPT_RT".to_owned());
         }
         if !remarks.is_empty() {
             println!("  {:<22}   {}", "", remarks.join("; "));
@@ -144,6 +150,9 @@ pub fn run(args: &VmArgs) -> Result<u8> {
     let terminal = if interactive { Some(Terminal::save()?) } else { None };
     setup::ensure(&[Part::Machine])?;
     let kernel = kernels::ensure(&args.kernel, args.headers.as_deref())?;
+    if let Some(scenario) = scenario {
+        scenario.possible_on(&kernel.release)?;
+    }
     let mut modules = stock_modules::collect(&kernel, &args.stock_module)?;
     if scenario.is_some() || !args.module.is_empty() {
         setup::ensure(&[Part::Modules])?;
@@ -164,6 +173,7 @@ pub fn run(args: &VmArgs) -> Result<u8> {
         script,
         cpus: args.smp,
         parallel: args.parallel || scenario.is_some_and(|scenario| scenario.parallel),
+        isolated: scenario.is_some_and(|scenario| scenario.isolated),
         timeout: args.limit(),
         directory: paths::target().join("vm/last"),
         terminal: interactive,

@@ -52,6 +52,7 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
         initramfs: _,
         accelerator,
         cpus,
+        isolated,
         memory_mib,
         timeout: _,
         directory,
@@ -60,7 +61,10 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
     let at = |name: &str| quoted(&directory.join(name));
     // `loglevel=5`: warnings, too, must reach the console, where they are looked for.
     // `panic=-1` with -no-reboot: a panic ends QEMU at once.
-    let append = "console=ttyS0 loglevel=5 panic=-1";
+    let mut append = "console=ttyS0 loglevel=5 panic=-1".to_owned();
+    if *isolated && *cpus > 1 {
+        append.push_str(&format!(" isolcpus=1-{} irqaffinity=0", cpus - 1));
+    }
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
@@ -74,7 +78,7 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
         "-initrd",
         &directory.join(INITRAMFS).to_string_lossy(),
     ]);
-    add(&["-append", append]);
+    add(&["-append", &append]);
     let (console, channel) = if *terminal {
         // The terminal is the console. Ctrl-A X ends QEMU, Ctrl-A C opens its monitor.
         let console = format!("stdio,id=console,mux=on,signal=off,logfile={}", at(CONSOLE));
@@ -169,6 +173,7 @@ mod tests {
             initramfs: Vec::new(),
             accelerator,
             cpus: 4,
+            isolated: false,
             memory_mib: 1024,
             timeout: Duration::ZERO,
             directory: PathBuf::from(directory),

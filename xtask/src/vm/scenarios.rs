@@ -15,6 +15,11 @@ pub struct Scenario {
     pub expects_rt: &'static [Marker],
     /// It needs CPUs that really run at the same time.
     pub parallel: bool,
+    /// It takes interrupts away from a CPU for ever: everything but the scenario's own tasks must stay on CPU 0, or a
+    /// bystander's timer or device is lost with that CPU.
+    pub isolated: bool,
+    /// Whether a PREEMPT_RT kernel can be broken this way.
+    pub on_rt: bool,
 }
 
 const QUIET: &[Marker] = &[];
@@ -28,6 +33,8 @@ const fn row(name: &'static str, meaning: &'static str, expects: &'static [Marke
         expects,
         expects_rt: QUIET,
         parallel: false,
+        isolated: false,
+        on_rt: true,
     }
 }
 
@@ -35,6 +42,21 @@ const fn row(name: &'static str, meaning: &'static str, expects: &'static [Marke
 const fn rt_warns(scenario: Scenario) -> Scenario {
     Scenario {
         expects_rt: &[Warning],
+        ..scenario
+    }
+}
+
+const fn isolated(scenario: Scenario) -> Scenario {
+    Scenario {
+        isolated: true,
+        ..scenario
+    }
+}
+
+/// PREEMPT_RT runs softirqs in threads, so nothing is interrupted.
+const fn not_on_rt(scenario: Scenario) -> Scenario {
+    Scenario {
+        on_rt: false,
         ..scenario
     }
 }
@@ -47,17 +69,17 @@ pub const SCENARIOS: &[Scenario] = &[
         HANGS,
     )),
     rt_warns(row("ww-mutex-aa", "the same with a ww_mutex", HANGS)),
-    rt_warns(row("mutex-abba", "two tasks take two mutexes in opposite order", HANGS)),
-    rt_warns(row(
+    row("mutex-abba", "two tasks take two mutexes in opposite order", HANGS),
+    row(
         "mixed-cycle",
         "three tasks in a cycle: mutex, rwsem for writing, rt_mutex",
         HANGS,
-    )),
-    rt_warns(row(
+    ),
+    row(
         "rwsem-aa",
         "a task that holds an rwsem for reading takes it for writing",
         HANGS,
-    )),
+    ),
     row(
         "rwsem-reader-io",
         "a reader asleep in (fake) block I/O, a writer behind it, then many readers",
@@ -78,26 +100,26 @@ pub const SCENARIOS: &[Scenario] = &[
         "contention on a percpu_rw_semaphore that ends",
         QUIET,
     ),
-    row(
+    not_on_rt(row(
         "softirq-aa-timer",
         "a timer spins on a lock that the thread it interrupted holds",
         SPINS,
-    ),
-    row(
+    )),
+    not_on_rt(row(
         "softirq-aa-rcu",
         "an RCU callback spins on a lock that the thread it interrupted holds",
         SPINS,
-    ),
-    row(
+    )),
+    isolated(row(
         "hardirq-aa",
         "a hard interrupt spins on a lock that the thread it interrupted holds",
         SPINS,
-    ),
-    row(
+    )),
+    isolated(row(
         "dead-lock-word",
         "a CPU spins, interrupts off, on a word nobody holds; others wait for that CPU",
         SPINS,
-    ),
+    )),
     row(
         "reinit-completion",
         "a completion is initialised again while a task waits for it",
@@ -125,14 +147,28 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
+/// Whether a kernel is PREEMPT_RT, as far as its name tells.
+fn is_rt(release: &str) -> bool {
+    release.contains("-rt-")
+}
+
 impl Scenario {
+    /// Whether `release` can be broken this way.
+    ///
+    /// # Errors
+    /// It cannot, by its nature.
+    pub fn possible_on(&self, release: &str) -> Result<()> {
+        anyhow::ensure!(
+            self.on_rt || !is_rt(release),
+            "scenario {} cannot happen on PREEMPT_RT ({release})",
+            self.name
+        );
+        Ok(())
+    }
+
     /// Kernel messages that are no failure on `release`.
     pub fn expected_on(&self, release: &str) -> Vec<Marker> {
-        let rt = if release.contains("-rt-") {
-            self.expects_rt
-        } else {
-            QUIET
-        };
+        let rt = if is_rt(release) { self.expects_rt } else { QUIET };
         self.expects.iter().chain(rt).copied().collect()
     }
 }
@@ -181,8 +217,7 @@ mod tests {
         assert_eq!(table.len(), SCENARIOS.len(), "no name twice");
         let module = names_in_the_module();
         assert!(module.contains("mutex-aa"), "the search itself works: {module:?}");
-        let unknown: Vec<&String> = module.difference(&table).collect();
-        assert!(unknown.is_empty(), "in the module only: {unknown:?}");
+        assert_eq!(module, table);
     }
 
     #[test]

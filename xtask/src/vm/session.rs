@@ -29,6 +29,8 @@ pub struct Session {
     pub cpus: u16,
     /// Whether CPUs must really run at the same time.
     pub parallel: bool,
+    /// Only CPU 0 is for the scheduler and for devices.
+    pub isolated: bool,
     /// For the plan's steps; booting comes on top.
     pub timeout: Duration,
     /// Logs and files of this boot.
@@ -75,6 +77,7 @@ impl Session {
                 initramfs: archive.clone(),
                 accelerator,
                 cpus: self.cpus,
+                isolated: self.isolated,
                 memory_mib: 1024,
                 timeout: self.timeout + OVERHEAD,
                 directory: self.directory.clone(),

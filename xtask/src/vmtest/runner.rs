@@ -177,7 +177,7 @@ impl Boot<'_> {
         let mut jobs: Vec<Job> = Vec::new();
         let mut labels: Vec<BTreeMap<String, CommandId>> = Vec::new();
         let mut expected: Vec<Marker> = Vec::new();
-        let mut parallel = false;
+        let (mut parallel, mut isolated) = (false, false);
         let mut timeout = Duration::ZERO;
         let mut next = 0;
         for (number, test) in self.tests.iter().enumerate() {
@@ -186,7 +186,9 @@ impl Boot<'_> {
             for trigger in steps.triggers() {
                 let scenario = scenarios::find(trigger)?;
                 expected.extend(scenario.expected_on(&self.image.release));
+                scenario.possible_on(&self.image.release)?;
                 parallel |= scenario.parallel;
+                isolated |= scenario.isolated;
             }
             expected.extend(test.expects);
             let (job, commands, time) = steps.finish();
@@ -202,6 +204,7 @@ impl Boot<'_> {
             script: None,
             cpus: CPUS,
             parallel,
+            isolated,
             timeout: timeout.min(BOOT_LIMIT),
             directory: directory.clone(),
             terminal: false,
