@@ -67,21 +67,10 @@ fn musl(package: &str, binary: &str) -> Result<PathBuf> {
     Ok(paths::target().join(MUSL).join("release").join(binary))
 }
 
-/// Cargo, able to find the linker for BPF where `cargo install` puts it.
+/// Cargo without its progress lines.
 pub fn cargo() -> Command {
     let mut command = process::cargo();
     command.arg("--quiet");
-    if process::which("bpf-linker").is_none()
-        && let Some(directory) = setup::rust::find_bpf_linker()
-            .as_deref()
-            .and_then(std::path::Path::parent)
-    {
-        let old = std::env::var_os("PATH").unwrap_or_default();
-        let all = std::env::split_paths(&old).chain([directory.to_owned()]);
-        if let Ok(path) = std::env::join_paths(all) {
-            command.env("PATH", path);
-        }
-    }
     command
 }
 

@@ -107,6 +107,8 @@ fn as_root(arguments: &[&str]) -> Result<()> {
         "apt-get",
         "-o",
         "DPkg::Lock::Timeout=300",
+        "-o",
+        "Acquire::Retries=3",
     ];
     words.extend(arguments);
     if std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0) {

@@ -175,7 +175,7 @@ pub fn run(args: &VmArgs) -> Result<u8> {
         parallel: args.parallel || scenario.is_some_and(|scenario| scenario.parallel),
         isolated: scenario.is_some_and(|scenario| scenario.isolated),
         timeout: args.limit(),
-        directory: paths::target().join("vm/last"),
+        directory: paths::target().join(format!("vm/run-{}", std::process::id())),
         terminal: interactive,
         kernel,
     };
@@ -186,7 +186,12 @@ pub fn run(args: &VmArgs) -> Result<u8> {
         return Ok(0);
     }
     let trusted = args.module.is_empty() && args.guest_script.is_none();
-    Ok(report(&session, scenario, trusted, &outcome?, sink))
+    let code = report(&session, scenario, trusted, &outcome?, sink);
+    if code != FAILED {
+        // Only a failure's console is worth a look.
+        let _ = std::fs::remove_dir_all(&session.directory);
+    }
+    Ok(code)
 }
 
 /// The steps that the arguments mean.

@@ -33,7 +33,12 @@ pub fn ensure(name: &str, packages: &[Package], finish: impl Fn(&Path, &Path) ->
     {
         let specs: Vec<String> = packages.iter().map(Package::spec).collect();
         let _long = ui::long(format!("downloading {}", specs.join(" ")));
-        process::capture(Command::new("apt-get").arg("download").args(&specs).current_dir(&debs))?;
+        process::capture(
+            Command::new("apt-get")
+                .args(["-o", "Acquire::Retries=3", "download"])
+                .args(&specs)
+                .current_dir(&debs),
+        )?;
     }
     {
         let _long = ui::long(format!("unpacking {name}"));
