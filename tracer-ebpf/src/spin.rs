@@ -76,6 +76,7 @@ pub fn begin(begin: &Begin) {
         pad: 0,
         flags: begin.flags,
     };
+    drop_stale(spins, index);
     // SAFETY: a context spins on one lock at a time and cannot be preempted meanwhile, so its slot has one writer.
     unsafe {
         let place = &raw mut (*spins).slots[index];
@@ -87,6 +88,26 @@ pub fn begin(begin: &Begin) {
             count(begin.lock, begin.kind, begin.mode, 0);
             log(spins, cpu, &slot, slot.since, current);
         }
+    }
+}
+
+/// Contexts above the one that runs now are over: if one of them seems to spin, its end was missed (the kernel skips a program
+/// that is already running on this CPU).
+#[inline(always)]
+fn drop_stale(spins: *mut SpinCpu, current: usize) {
+    let mut index = context::NMI as usize;
+    while index > current {
+        // SAFETY: just looked up by the caller; index < COUNT.
+        let lock = unsafe { &raw mut (*spins).slots[index].lock };
+        // SAFETY: as above.
+        if unsafe { core::ptr::read_volatile(lock) } != 0 {
+            // SAFETY: as above.
+            unsafe { core::ptr::write_volatile(lock, 0) };
+            if setting!(spin_begin_only) == 0 {
+                lost(counter::MISSED_END);
+            }
+        }
+        index -= 1;
     }
 }
 

@@ -197,9 +197,13 @@ impl Live {
 
     fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let now = clock::monotonic();
-        self.rounds
-            .run(&mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
-        self.spins.read(&mut self.losses, now, out);
+        let from = out.len();
+        let suspects = self.spins.suspects(now);
+        let end = self
+            .rounds
+            .run(&suspects, &mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
+        self.spins.read(from, &mut self.losses, now, out);
+        out.extend(end);
         self.cells.read(now, out);
         self.report_losses(now, out)
     }

@@ -27,7 +27,10 @@ const SINCE_WORD: usize = 2;
 pub struct Rounds {
     waits: SharedArray<WaitSlot>,
     interest: HashMap<MapData, u32, u32>,
+    /// Threads in the map.
     watched: BTreeSet<Tid>,
+    /// Owners of the last round that did not wait themselves.
+    owners: BTreeSet<Tid>,
     age: Nanos,
     number: u64,
     /// Whether the last round found something: then one more round must say that it is over.
@@ -50,6 +53,7 @@ impl Rounds {
             waits: SharedArray::new(waits, "WAITS", sizes.wait_entries() as usize)?,
             interest: interest.try_into()?,
             watched: BTreeSet::new(),
+            owners: BTreeSet::new(),
             age,
             number: 0,
             active: false,
@@ -57,21 +61,24 @@ impl Rounds {
         })
     }
 
-    /// Runs a round if any wait is old enough, or if the previous round must be closed.
+    /// Begins a round if any wait is old enough, if the previous round must be closed, or if the state of `suspects` is wanted.
+    /// Returns the event that ends it, to be sent when everything else that still waits has been reported.
     ///
     /// # Errors
     /// When the iterator fails.
     pub fn run(
         &mut self,
+        suspects: &BTreeSet<Tid>,
         ebpf: &mut Ebpf,
         decoder: &mut Decoder,
         losses: &mut Losses,
         now: Timestamp,
         out: &mut Vec<Event>,
-    ) -> Result<()> {
-        if !self.active && !self.any_old(now) {
-            return Ok(());
+    ) -> Result<Option<Event>> {
+        if !self.active && suspects.is_empty() && !self.any_old(now) {
+            return Ok(None);
         }
+        self.watch(self.owners.union(suspects).copied().take(MAX_INTEREST).collect());
         self.number += 1;
         self.bytes.clear();
         attach::run_iterator(ebpf, ITERATOR, &mut self.bytes)?;
@@ -101,14 +108,13 @@ impl Rounds {
             }
         }
         let (waiting, owners) = summarise(out.get(from..).unwrap_or_default());
+        self.active = !waiting.is_empty();
+        self.owners = owners.difference(&waiting).copied().collect();
         let end = out.iter().skip(from).map(|e| e.time).max().unwrap_or(now).max(now);
-        out.push(Event {
+        Ok(Some(Event {
             time: end,
             body: round(edge),
-        });
-        self.active = !waiting.is_empty();
-        self.watch(owners.difference(&waiting).copied().take(MAX_INTEREST).collect());
-        Ok(())
+        }))
     }
 
     fn any_old(&self, now: Timestamp) -> bool {
@@ -118,7 +124,7 @@ impl Rounds {
         })
     }
 
-    /// Owners that do not wait themselves are asked for in the next round.
+    /// Asks the iterator for the state of these threads.
     fn watch(&mut self, wanted: BTreeSet<Tid>) {
         for gone in self.watched.difference(&wanted) {
             // Already gone from the map is what we want.

@@ -1,5 +1,7 @@
 //! Spinning waits: those that ended, from the per-CPU logs, and those that last, from the per-CPU state.
 
+use std::collections::{BTreeSet, HashMap};
+
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use tracer_common::kind::{context, seen_by};
@@ -9,7 +11,8 @@ use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
 use crate::event::{
-    Actor, Body, Context as CpuContext, Event, Evidence, LossCause, Owner, Phase, Queued, TaskRef, WaitEnd, WaitSample,
+    Actor, Body, Context as CpuContext, Event, Evidence, LossCause, Owner, Phase, Queued, TaskRef, TaskSample,
+    TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use crate::wire;
@@ -23,6 +26,19 @@ pub struct Spins {
     /// Next sequence number to read, by CPU.
     next: Vec<u64>,
     age: Nanos,
+    /// For each old spin at the last look: its begin, and the switch count of the thread on its CPU.
+    checked: HashMap<(usize, usize), (u64, Option<u64>)>,
+}
+
+/// 64-bit words of a [`SpinSlot`], and place of the log counter in a [`SpinCpu`].
+const SLOT_WORDS: usize = size_of::<SpinSlot>() / 8;
+const LOGGED_WORD: usize = std::mem::offset_of!(SpinCpu, logged) / 8;
+
+fn sampled(event: &Event) -> Option<(Tid, TaskSample)> {
+    match &event.body {
+        Body::Task(sample) => Some((sample.task.key.tid, sample.clone())),
+        _ => None,
+    }
 }
 
 impl Spins {
@@ -41,21 +57,64 @@ impl Spins {
             per_cpu: sizes.spin_log as usize,
             next: vec![0; sizes.cpus as usize],
             age,
+            checked: HashMap::new(),
         })
     }
 
-    /// Appends what happened since the last call.
-    pub fn read(&mut self, losses: &mut Losses, now: Timestamp, out: &mut Vec<Event>) {
+    /// Threads on whose CPU somebody seems to have been spinning for long.
+    #[must_use]
+    pub fn suspects(&self, now: Timestamp) -> BTreeSet<Tid> {
+        self.old(now)
+            .map(|(place, slot)| (place, Tid(slot.tid)))
+            .filter(|(_, tid)| tid.0 != 0)
+            .map(|(_, tid)| tid)
+            .collect()
+    }
+
+    /// Appends what happened since the last call. `out` holds, from index `from` on, the newest samples of the suspects.
+    pub fn read(&mut self, from: usize, losses: &mut Losses, now: Timestamp, out: &mut Vec<Event>) {
         for cpu in 0..self.cpus.len() {
-            let Some(state) = self.cpus.get(cpu) else { continue };
-            self.read_log(cpu, state.logged, losses, out);
-            for (index, slot) in state.slots.iter().enumerate() {
-                if slot.lock != 0 && slot.seen_by == seen_by::TRACEPOINT && now.since(Timestamp(slot.since)) >= self.age
-                {
-                    out.push(spinning(cpu, index, slot, now));
-                }
-            }
+            let Some(logged) = self.cpus.word(cpu, LOGGED_WORD) else {
+                continue;
+            };
+            self.read_log(cpu, logged, losses, out);
         }
+        let samples: HashMap<Tid, TaskSample> = out.iter().skip(from).filter_map(sampled).collect();
+        let mut seen = HashMap::new();
+        for ((cpu, index), slot) in self.old(now).collect::<Vec<_>>() {
+            let Some(sample) = samples.get(&Tid(slot.tid)) else {
+                continue;
+            };
+            let here = sample.state == TaskState::Running && sample.cpu.is_some_and(|on| on.0 as usize == cpu);
+            let state = (slot.since, sample.switches);
+            match self.checked.get(&(cpu, index)) {
+                // A spinning CPU does not switch threads: equal twice, it is still in the same wait.
+                Some(before) if here && *before == state => out.push(spinning(cpu, index, &slot, sample, now)),
+                Some((since, _)) if *since == slot.since => {
+                    // It went on since: the kernel skipped our program at the end of the wait.
+                    self.cpus.set_word(cpu, index * SLOT_WORDS, 0);
+                    losses.add(LossCause::MissedEnd, 1);
+                    continue;
+                }
+                _ => {}
+            }
+            seen.insert((cpu, index), state);
+        }
+        self.checked = seen;
+    }
+
+    /// Spins that began long ago and have not been seen to end: CPU, slot, and what stands in it.
+    fn old(&self, now: Timestamp) -> impl Iterator<Item = ((usize, usize), SpinSlot)> {
+        (0..self.cpus.len())
+            .filter_map(|cpu| Some((cpu, self.cpus.get(cpu)?)))
+            .flat_map(move |(cpu, state)| {
+                state.slots.into_iter().enumerate().filter_map(move |(index, slot)| {
+                    let old = slot.lock != 0
+                        && slot.seen_by == seen_by::TRACEPOINT
+                        && now.since(Timestamp(slot.since)) >= self.age;
+                    old.then_some(((cpu, index), slot))
+                })
+            })
     }
 
     fn read_log(&mut self, cpu: usize, logged: u64, losses: &mut Losses, out: &mut Vec<Event>) {
@@ -107,18 +166,13 @@ fn evidence(code: u8) -> Evidence {
     }
 }
 
-fn spinning(cpu: usize, index: usize, slot: &SpinSlot, now: Timestamp) -> Event {
+fn spinning(cpu: usize, index: usize, slot: &SpinSlot, sample: &TaskSample, now: Timestamp) -> Event {
     let (kind, mode) = wire::table_codes(slot.kind, slot.mode);
-    // Spin paths read no more than they must: the start time of the thread is not among it.
-    let key = TaskKey {
-        tid: Tid(slot.tid),
-        start: Timestamp(0),
-    };
     Event {
         time: now,
         body: Body::Wait(WaitSample {
-            waiter: actor(cpu, index, key),
-            task: None,
+            waiter: actor(cpu, index, sample.task.key),
+            task: Some(sample.task.clone()),
             lock: LockAddr(slot.lock),
             kind,
             mode,
