@@ -221,14 +221,15 @@ static lockfault_frame int lockfault_rwsem_aa_holder(void *data)
 
 static int lockfault_rwsem_aa_run(struct lockfault_scenario *s)
 {
+	struct rw_semaphore *sem = &lockfault_rwsem_aa_sem;
 	struct lockfault_task *holder;
 
 	holder = lockfault_spawn(s, "holder", 0, LOCKFAULT_ANY_CPU,
 				 lockfault_rwsem_aa_holder, NULL, "lf_rwaa_holder");
 	if (!holder)
 		return -ENOMEM;
-	if (!lockfault_until(s, lockfault_is_queued(lockfault_rwsem_waiters(&lockfault_rwsem_aa_sem)) &&
-				lockfault_is_asleep(holder)))
+	if (!lockfault_until(s, lockfault_is_asleep(holder) &&
+				lockfault_is_queued(lockfault_rwsem_waiters(sem))))
 		return -ETIMEDOUT;
 	lockfault_established(s);
 	return LOCKFAULT_STAYS;

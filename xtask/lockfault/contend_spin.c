@@ -24,8 +24,6 @@
 #include "lockfault.h"
 
 #define LOCKFAULT_SPIN_CPUS 4
-/* How long a holder waits for one waiter to show up in the lock's word. */
-#define LOCKFAULT_SPIN_PATIENCE_MS 5000
 
 struct lockfault_spin_part {
 	const char *role;
@@ -65,19 +63,6 @@ static lockfault_frame int lockfault_spin_waiter(void *data)
 	return 0;
 }
 
-static bool lockfault_spin_see(struct lockfault_spin *c, unsigned int part, unsigned int waiters)
-{
-	ktime_t end = ktime_add_ms(ktime_get(), LOCKFAULT_SPIN_PATIENCE_MS);
-
-	while (ktime_before(ktime_get(), end)) {
-		if (smp_load_acquire(&c->tasks[part]->wants) &&
-		    c->seen(&c->parts[part], c->tasks[part], waiters))
-			return true;
-		cpu_relax();
-	}
-	return false;
-}
-
 static lockfault_frame int lockfault_spin_holder(void *data)
 {
 	struct lockfault_task *self = data;
@@ -92,7 +77,8 @@ static lockfault_frame int lockfault_spin_holder(void *data)
 	lockfault_holds(self);
 	for (i = self->index + 1; c->parts[i].role && !c->parts[i].holder; i++) {
 		smp_store_release(&c->turn, i);
-		if (!lockfault_spin_see(c, i, i - self->index)) {
+		if (!lockfault_busy_until(smp_load_acquire(&c->tasks[i]->wants) &&
+					  c->seen(&c->parts[i], c->tasks[i], i - self->index))) {
 			WRITE_ONCE(c->failed, true);
 			break;
 		}

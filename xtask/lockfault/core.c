@@ -54,7 +54,7 @@ static const char *const lockfault_state_names[] = {
 };
 
 /*
- * Guards the task lists and states. Never held across anything that can sleep
+ * Guards the task lists. Never held across anything that can sleep
  * or wait, so that reading the listing cannot hang with what is broken.
  */
 static DEFINE_SPINLOCK(lockfault_lists);
@@ -95,13 +95,17 @@ unsigned int lockfault_param(const struct lockfault_scenario *s, const char *nam
 	return 0;
 }
 
-static void lockfault_set_state(struct lockfault_scenario *s, enum lockfault_state state)
+static const char *lockfault_state_name(const struct lockfault_scenario *s)
 {
-	spin_lock(&lockfault_lists);
-	s->state = state;
-	spin_unlock(&lockfault_lists);
+	return lockfault_state_names[smp_load_acquire(&s->state)];
 }
 
+static void lockfault_set_state(struct lockfault_scenario *s, enum lockfault_state state)
+{
+	smp_store_release(&s->state, state);
+}
+
+/* May be called with preemption off. */
 void lockfault_established(struct lockfault_scenario *s)
 {
 	lockfault_set_state(s, LOCKFAULT_ESTABLISHED);
@@ -244,7 +248,7 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 
 	mutex_lock(&lockfault_starts);
 	if (smp_load_acquire(&s->pinned)) {
-		pr_err("%s: already %s\n", s->name, lockfault_state_names[s->state]);
+		pr_err("%s: already %s\n", s->name, lockfault_state_name(s));
 		ret = -EBUSY;
 		goto out;
 	}
@@ -282,7 +286,7 @@ int lockfault_show(struct seq_file *m, void *unused)
 		s = lockfault_scenarios[i];
 		for (l = 0; l < LOCKFAULT_MAX_LOCKS && s->locks[l].name; l++)
 			seq_printf(m, "lock %s 0x%px\n", s->locks[l].name, s->locks[l].addr);
-		seq_printf(m, "state %s %s\n", s->name, lockfault_state_names[s->state]);
+		seq_printf(m, "state %s %s\n", s->name, lockfault_state_name(s));
 		list_for_each_entry(t, &s->tasks, node)
 			seq_printf(m, "task %s %s %d\n", s->name, t->role, t->pid);
 	}

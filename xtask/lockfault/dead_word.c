@@ -4,7 +4,7 @@
  * internal raw spinlock is garbage, as after an init_completion() in the middle
  * of a complete(). CPU cpu spins on it with interrupts off; CPU cpu+1 holds
  * lockfault_tlb_lock and waits for the first one to answer an IPI; all further
- * CPUs spin on lockfault_tlb_lock.
+ * CPUs spin on lockfault_tlb_lock. (The threads are SCHED_FIFO.)
  * Verdict: root is CPU cpu, interrupts off, spinning in "stuck"'s
  * wait_for_completion_timeout() on a lock whose word is impossible: nobody
  * holds it (corrupted, or initialised again while in use). Chain of CPUs: each
@@ -39,13 +39,40 @@ struct lockfault_command {
 static struct lockfault_command *lockfault_command;
 static struct lockfault_rescue lockfault_dead_word_rescue;
 static DEFINE_RAW_SPINLOCK(lockfault_tlb_lock);
-static LOCKFAULT_GATE(lockfault_stuck_gate);
-static LOCKFAULT_GATE(lockfault_ipi_gate);
-static LOCKFAULT_GATE(lockfault_spinner_gate);
+
+/* Whose turn it is: the stages are reached in this order. */
+enum {
+	LOCKFAULT_DEAD_WORD_WAIT,
+	LOCKFAULT_DEAD_WORD_STUCK,
+	LOCKFAULT_DEAD_WORD_IPI,
+	LOCKFAULT_DEAD_WORD_SPIN,
+	LOCKFAULT_DEAD_WORD_ABORT,
+};
+
+static int lockfault_dead_word_stage;
+static atomic_t lockfault_dead_word_ready;	/* threads that occupy their CPU */
+static LOCKFAULT_GATE(lockfault_dead_word_gate);
 
 static atomic_t *lockfault_dead_word(void)
 {
 	return &lockfault_command->done.wait.lock.raw_lock.val;
+}
+
+/*
+ * Occupy this CPU until it is our turn. From the moment the first CPU is stuck,
+ * any other task might send it an IPI, and wait for ever with preemption off
+ * where one of ours has to run.
+ */
+static bool lockfault_dead_word_turn(struct lockfault_task *self, int turn)
+{
+	int stage;
+
+	lockfault_gate_pass(&lockfault_dead_word_gate);
+	sched_set_fifo(current);
+	atomic_inc(&lockfault_dead_word_ready);
+	while ((stage = smp_load_acquire(&lockfault_dead_word_stage)) < turn)
+		cpu_relax();
+	return stage != LOCKFAULT_DEAD_WORD_ABORT;
 }
 
 static lockfault_frame int lockfault_dead_word_stuck(void *data)
@@ -53,7 +80,8 @@ static lockfault_frame int lockfault_dead_word_stuck(void *data)
 	struct lockfault_task *self = data;
 	struct lockfault_command *cmd = self->arg;
 
-	lockfault_gate_pass(&lockfault_stuck_gate);
+	if (!lockfault_dead_word_turn(self, LOCKFAULT_DEAD_WORD_STUCK))
+		return 0;
 	lockfault_wants(self);
 	wait_for_completion_timeout(&cmd->done, 10 * HZ);
 	return 0;
@@ -76,14 +104,15 @@ static lockfault_frame int lockfault_dead_word_ipi(void *data)
 {
 	struct lockfault_task *self = data;
 
-	lockfault_gate_pass(&lockfault_ipi_gate);
-	lockfault_dead_word_flush_tlb(self, (unsigned long)self->arg);
+	if (lockfault_dead_word_turn(self, LOCKFAULT_DEAD_WORD_IPI))
+		lockfault_dead_word_flush_tlb(self, (unsigned long)self->arg);
 	return 0;
 }
 
 static lockfault_frame int lockfault_dead_word_spinner(void *data)
 {
-	lockfault_gate_pass(&lockfault_spinner_gate);
+	if (!lockfault_dead_word_turn(data, LOCKFAULT_DEAD_WORD_SPIN))
+		return 0;
 	lockfault_wants(data);
 	raw_spin_lock(&lockfault_tlb_lock);
 	raw_spin_unlock(&lockfault_tlb_lock);
@@ -103,54 +132,102 @@ static void lockfault_dead_word_repair(void)
 	complete(&lockfault_command->done);
 }
 
-static int lockfault_dead_word_run(struct lockfault_scenario *s)
+static void lockfault_dead_word_next(int stage)
+{
+	smp_store_release(&lockfault_dead_word_stage, stage);
+}
+
+/* The tasks of the play; spinners only where there are CPUs for them. */
+struct lockfault_dead_word_cast {
+	struct lockfault_task *stuck;
+	struct lockfault_task *ipi;
+	struct lockfault_task *last_spinner;
+	int threads;
+};
+
+static int lockfault_dead_word_spawn(struct lockfault_scenario *s,
+				     struct lockfault_dead_word_cast *cast)
 {
 	unsigned int stuck_cpu = lockfault_param(s, "cpu");
 	unsigned int ipi_cpu = stuck_cpu + 1;
-	unsigned int word = lockfault_param(s, "word");
-	struct lockfault_task *stuck, *ipi, *spinner, *last = NULL;
 	unsigned int cpu;
+
+	cast->stuck = lockfault_spawn(s, "stuck", 0, stuck_cpu, lockfault_dead_word_stuck,
+				      lockfault_command, "lf_dlw_stuck");
+	cast->ipi = lockfault_spawn(s, "ipi", 0, ipi_cpu, lockfault_dead_word_ipi,
+				    (void *)(unsigned long)stuck_cpu, "lf_dlw_ipi");
+	if (!cast->stuck || !cast->ipi)
+		return -ENOMEM;
+	cast->threads = 2;
+	for_each_online_cpu(cpu) {
+		if (cpu == 0 || cpu == stuck_cpu || cpu == ipi_cpu)
+			continue;
+		cast->last_spinner = lockfault_spawn(s, "spinner", cpu, cpu,
+						     lockfault_dead_word_spinner, NULL,
+						     "lf_dlw_spin%u", cpu);
+		if (!cast->last_spinner)
+			return -ENOMEM;
+		cast->threads++;
+	}
+	return 0;
+}
+
+/* With preemption off: until the end no other task runs on any of the CPUs. */
+static bool lockfault_dead_word_wedge(struct lockfault_scenario *s,
+				      const struct lockfault_dead_word_cast *cast)
+{
+	unsigned int word = lockfault_param(s, "word");
+
+	if (!lockfault_busy_until(atomic_read(&lockfault_dead_word_ready) == cast->threads))
+		return false;
+	lockfault_dead_word_next(LOCKFAULT_DEAD_WORD_STUCK);
+	/* It adds itself to the word, as pending or as the queue's tail. */
+	if (!lockfault_busy_until(lockfault_is_spinning(cast->stuck) &&
+				  atomic_read(lockfault_dead_word()) != word))
+		return false;
+	lockfault_dead_word_next(LOCKFAULT_DEAD_WORD_IPI);
+	if (!lockfault_busy_until(lockfault_is_spinning(cast->ipi) &&
+				  raw_spin_is_locked(&lockfault_tlb_lock)))
+		return false;
+	lockfault_dead_word_next(LOCKFAULT_DEAD_WORD_SPIN);
+	return !cast->last_spinner ||
+	       lockfault_busy_until(lockfault_is_spinning(cast->last_spinner) &&
+				    raw_spin_is_contended(&lockfault_tlb_lock));
+}
+
+static int lockfault_dead_word_run(struct lockfault_scenario *s)
+{
+	unsigned int ipi_cpu = lockfault_param(s, "cpu") + 1;
+	struct lockfault_dead_word_cast cast = { };
+	int ret, stage;
+	bool wedged;
 
 	if (ipi_cpu >= nr_cpu_ids || !cpu_online(ipi_cpu)) {
 		pr_err("%s: CPU %u is not online\n", s->name, ipi_cpu);
 		return -ENODEV;
 	}
-	lockfault_gate_close(&lockfault_stuck_gate);
-	lockfault_gate_close(&lockfault_ipi_gate);
-	lockfault_gate_close(&lockfault_spinner_gate);
-	/* All threads exist before the first CPU is lost. */
-	stuck = lockfault_spawn(s, "stuck", 0, stuck_cpu, lockfault_dead_word_stuck,
-				lockfault_command, "lf_dlw_stuck");
-	ipi = lockfault_spawn(s, "ipi", 0, ipi_cpu, lockfault_dead_word_ipi,
-			      (void *)(unsigned long)stuck_cpu, "lf_dlw_ipi");
-	if (!stuck || !ipi)
-		return -ENOMEM;
-	for_each_online_cpu(cpu) {
-		if (cpu == 0 || cpu == stuck_cpu || cpu == ipi_cpu)
-			continue;
-		spinner = lockfault_spawn(s, "spinner", cpu, cpu, lockfault_dead_word_spinner,
-					  NULL, "lf_dlw_spin%u", cpu);
-		if (!spinner)
-			return -ENOMEM;
-		last = spinner;
-	}
+	lockfault_gate_close(&lockfault_dead_word_gate);
+	lockfault_dead_word_next(LOCKFAULT_DEAD_WORD_WAIT);
+	atomic_set(&lockfault_dead_word_ready, 0);
+	ret = lockfault_dead_word_spawn(s, &cast);
+	if (ret)
+		return ret;
 	init_completion(&lockfault_command->done);
-	atomic_set(lockfault_dead_word(), word);
+	atomic_set(lockfault_dead_word(), lockfault_param(s, "word"));
 	lockfault_rescue_prepare(s, &lockfault_dead_word_rescue);
-	lockfault_gate_open(&lockfault_stuck_gate);
-	/* It adds itself to the word, as pending or as the queue's tail. */
-	if (!lockfault_until(s, lockfault_is_spinning(stuck) &&
-				atomic_read(lockfault_dead_word()) != word))
-		return -ETIMEDOUT;
-	lockfault_gate_open(&lockfault_ipi_gate);
-	if (!lockfault_until(s, lockfault_is_spinning(ipi) &&
-				raw_spin_is_locked(&lockfault_tlb_lock)))
-		return -ETIMEDOUT;
-	lockfault_gate_open(&lockfault_spinner_gate);
-	if (last && !lockfault_until(s, lockfault_is_spinning(last) &&
-					raw_spin_is_contended(&lockfault_tlb_lock)))
-		return -ETIMEDOUT;
-	return lockfault_rescue_established(s, &lockfault_dead_word_rescue);
+	lockfault_gate_open(&lockfault_dead_word_gate);
+	preempt_disable();
+	wedged = lockfault_dead_word_wedge(s, &cast);
+	stage = lockfault_dead_word_stage;
+	if (wedged)
+		lockfault_rescue_established(s, &lockfault_dead_word_rescue);
+	else
+		lockfault_dead_word_next(LOCKFAULT_DEAD_WORD_ABORT);
+	preempt_enable();
+	if (wedged)
+		return lockfault_rescue_outcome(s);
+	pr_err("%s: not reached: the end of stage %d\n", s->name, stage);
+	return -ETIMEDOUT;
 }
 
 static int lockfault_dead_word_init(struct lockfault_scenario *s)

@@ -55,16 +55,25 @@ static void lockfault_hardirq_repair(void)
 
 static int lockfault_hardirq_run(struct lockfault_scenario *s)
 {
+	bool caught;
+
 	lockfault_hardirq_caught = false;
 	lockfault_hardirq_released = false;
 	lockfault_rescue_prepare(s, &lockfault_hardirq_rescue);
 	if (!lockfault_spawn(s, "holder", 0, lockfault_param(s, "cpu"), lockfault_hardirq_holder,
 			     NULL, "lf_hrq_holder"))
 		return -ENOMEM;
-	if (!lockfault_until(s, smp_load_acquire(&lockfault_hardirq_caught) &&
-				raw_spin_is_locked(&lockfault_hardirq_lock)))
-		return -ETIMEDOUT;
-	return lockfault_rescue_established(s, &lockfault_hardirq_rescue);
+	/*
+	 * From now on a task that sends an IPI to all CPUs waits for ever, with
+	 * preemption off: let none on this CPU before all is done.
+	 */
+	preempt_disable();
+	caught = lockfault_busy_until(smp_load_acquire(&lockfault_hardirq_caught) &&
+				      raw_spin_is_locked(&lockfault_hardirq_lock));
+	if (caught)
+		lockfault_rescue_established(s, &lockfault_hardirq_rescue);
+	preempt_enable();
+	return caught ? lockfault_rescue_outcome(s) : -ETIMEDOUT;
 }
 
 static int lockfault_hardirq_init(struct lockfault_scenario *s)

@@ -12,6 +12,7 @@
 
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
+#include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/rtmutex.h>
@@ -37,6 +38,8 @@ struct ww_mutex;
 
 /* How long a director waits for one condition before it gives up. */
 #define LOCKFAULT_PATIENCE	(60 * HZ)
+/* The same for a wait that keeps its CPU. */
+#define LOCKFAULT_BUSY_PATIENCE_MS 5000
 
 enum lockfault_state {
 	LOCKFAULT_IDLE,		/* never started */
@@ -69,7 +72,8 @@ struct lockfault_scenario {
 	const char *name;
 	int (*init)(struct lockfault_scenario *s);	/* at module load: heap locks */
 	void (*exit)(struct lockfault_scenario *s);
-	int (*run)(struct lockfault_scenario *s);	/* outcome or -errno; NULL: not on this kernel */
+	/* Returns the outcome or -errno. NULL: cannot happen on this kernel. */
+	int (*run)(struct lockfault_scenario *s);
 	struct lockfault_lock locks[LOCKFAULT_MAX_LOCKS];
 	struct lockfault_param params[LOCKFAULT_MAX_PARAMS];
 
@@ -171,6 +175,19 @@ static inline bool lockfault_is_asleep(const struct lockfault_task *t)
 		schedule_timeout_idle(1); \
 	if (!__ok) \
 		pr_err("%s: never became true: %s\n", (s)->name, #cond); \
+	__ok; \
+})
+
+/*
+ * The same for a few milliseconds, without giving up the CPU: for what must not
+ * be disturbed by any other task on it.
+ */
+#define lockfault_busy_until(cond) ({ \
+	ktime_t __end = ktime_add_ms(ktime_get(), LOCKFAULT_BUSY_PATIENCE_MS); \
+	bool __ok; \
+\
+	while (!(__ok = (cond)) && ktime_before(ktime_get(), __end)) \
+		cpu_relax(); \
 	__ok; \
 })
 

@@ -23,15 +23,25 @@ struct lockfault_address_space {
 
 static struct lockfault_address_space *lockfault_io_space;
 
-static lockfault_frame void lockfault_fake_block_io(struct lockfault_address_space *space)
+static lockfault_frame void lockfault_fake_block_io(bool *io_done)
 {
 	for (;;) {
 		set_current_state(TASK_UNINTERRUPTIBLE);
-		if (READ_ONCE(space->io_done))
+		if (READ_ONCE(*io_done))
 			break;
 		io_schedule();
 	}
 	__set_current_state(TASK_RUNNING);
+}
+
+/* Needs @sem again after the I/O: so the lock's address is on the sleeping task's stack. */
+static lockfault_frame void lockfault_reader_io_fault(struct rw_semaphore *sem, bool *io_done,
+						      struct lockfault_task *self)
+{
+	down_read(sem);
+	lockfault_wants(self);
+	lockfault_fake_block_io(io_done);
+	up_read(sem);
 }
 
 static lockfault_frame int lockfault_reader_io_holder(void *data)
@@ -39,10 +49,7 @@ static lockfault_frame int lockfault_reader_io_holder(void *data)
 	struct lockfault_task *self = data;
 	struct lockfault_address_space *space = self->arg;
 
-	down_read(&space->sem);
-	lockfault_wants(self);
-	lockfault_fake_block_io(space);
-	up_read(&space->sem);
+	lockfault_reader_io_fault(&space->sem, &space->io_done, self);
 	return 0;
 }
 

@@ -33,14 +33,21 @@ void lockfault_rescue_prepare(struct lockfault_scenario *s, struct lockfault_res
 			      HRTIMER_MODE_REL_PINNED_HARD);
 }
 
-/* The rest of run() once the wedge is in place. */
-int lockfault_rescue_established(struct lockfault_scenario *s, struct lockfault_rescue *r)
+/* May be called, and for wedges with interrupts off must be, with preemption off. */
+void lockfault_rescue_established(struct lockfault_scenario *s, struct lockfault_rescue *r)
 {
 	unsigned int ms = lockfault_param(s, "ms");
 
 	if (ms)
 		hrtimer_start(&r->timer, ms_to_ktime(ms), HRTIMER_MODE_REL_PINNED_HARD);
 	lockfault_established(s);
+}
+
+/* The rest of run() once the wedge is in place. */
+int lockfault_rescue_outcome(struct lockfault_scenario *s)
+{
+	unsigned int ms = lockfault_param(s, "ms");
+
 	if (!ms)
 		return LOCKFAULT_STAYS;
 	lockfault_sleep_ms(ms);

@@ -18,7 +18,8 @@ struct lockfault_rescue {
 
 void lockfault_rescue_init(struct lockfault_rescue *r, void (*repair)(void));
 void lockfault_rescue_prepare(struct lockfault_scenario *s, struct lockfault_rescue *r);
-int lockfault_rescue_established(struct lockfault_scenario *s, struct lockfault_rescue *r);
+void lockfault_rescue_established(struct lockfault_scenario *s, struct lockfault_rescue *r);
+int lockfault_rescue_outcome(struct lockfault_scenario *s);
 void lockfault_rescue_exit(struct lockfault_rescue *r);
 
 /* A timer that fires in hard interrupt context, also on PREEMPT_RT, on the CPU that starts it. */

@@ -92,7 +92,8 @@ static int lockfault_softirq_play(struct lockfault_scenario *s, struct lockfault
 		return -ENOMEM;
 	if (!lockfault_until(s, smp_load_acquire(&table->caught) && spin_is_locked(&table->lock)))
 		return -ETIMEDOUT;
-	return lockfault_rescue_established(s, &table->rescue);
+	lockfault_rescue_established(s, &table->rescue);
+	return lockfault_rescue_outcome(s);
 }
 
 static int lockfault_softirq_new(struct lockfault_scenario *s, struct lockfault_flow_table **table,
