@@ -56,12 +56,26 @@ pub struct LiveArgs {
     /// Also print every owner/waiter tuple.
     #[arg(long)]
     pub tuples: bool,
+    /// Stop as soon as this has been found.
+    #[arg(long, value_enum)]
+    pub until: Option<Until>,
     /// Stop after this long (`15`, `500ms`, `2m`, `1h`); without a unit, seconds.
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// What the probes are and what they watch.
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+/// What ends a run early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Until {
+    /// Any finding.
+    Finding,
+    /// A finding of severity warning or above.
+    Warning,
+    /// A deadlock that is proven.
+    Deadlock,
 }
 
 /// What is captured; the same for every verb that attaches.

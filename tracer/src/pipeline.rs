@@ -4,7 +4,7 @@ use crate::diagnosis::{Engine, FindingChange};
 use crate::event::{Actor, Body, Event, Owner, RoundEdge};
 use crate::ids::{Nanos, Timestamp};
 use crate::model::{Model, Settings};
-use crate::report::Report;
+use crate::report::{Report, SourceFacts};
 
 /// Time between two looks at the model when no round ends in between.
 const LOOK_EVERY: Nanos = Nanos::from_millis(250);
@@ -15,16 +15,18 @@ const LOOK_EVERY: Nanos = Nanos::from_millis(250);
 pub struct Pipeline {
     model: Model,
     engine: Engine,
+    source: SourceFacts,
     next_look: Timestamp,
 }
 
 impl Pipeline {
-    /// An empty pipeline.
+    /// An empty pipeline for events of this source.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, source: SourceFacts) -> Self {
         Self {
             model: Model::new(settings),
             engine: Engine::new(),
+            source,
             next_look: Timestamp(0),
         }
     }
@@ -66,7 +68,10 @@ impl Pipeline {
     /// What outputs show.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report::build(&self.model, &self.engine)
+        Report {
+            source: self.source.clone(),
+            ..Report::build(&self.model, &self.engine)
+        }
     }
 }
 

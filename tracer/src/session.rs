@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::LiveArgs;
-use crate::diagnosis::{FindingChange, Kind, Severity};
+use crate::cli::{LiveArgs, Until};
+use crate::diagnosis::{Certainty, FindingChange, Kind, Severity};
 use crate::event::{Body, Event};
 use crate::ids::Timestamp;
 use crate::kernel::facts::KernelFacts;
 use crate::model::Settings;
 use crate::pipeline::Pipeline;
+use crate::report::SourceFacts;
 use crate::source::live::Live;
 use crate::view::{json, loss, text, tuple};
 
@@ -28,7 +29,7 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
         pending_threshold: args.capture.pending_after.into(),
         ..Settings::default()
     };
-    let mut pipeline = Pipeline::new(settings);
+    let mut pipeline = Pipeline::new(settings, source_facts(&live, &facts));
     let mut lines = Lines {
         json: args.json,
         tuples: args.tuples,
@@ -39,7 +40,7 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
     let mut events = Vec::new();
     loop {
         events.clear();
-        let stop = tokio::select! {
+        let mut stop = tokio::select! {
             biased;
             () = signals.any() => true,
             () = until(deadline) => true,
@@ -52,12 +53,28 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
             lines.event(event)?;
             let changes = pipeline.apply(event);
             lines.changes(pipeline.now(), &changes)?;
+            stop |= changes
+                .iter()
+                .any(|change| args.until.is_some_and(|until| is_reached(until, change)));
         }
         if stop {
             let changes = pipeline.finish();
             lines.changes(pipeline.now(), &changes)?;
+            lines.end(&pipeline)?;
             return Ok(lines.worst);
         }
+    }
+}
+
+/// What a report says about where its events come from.
+fn source_facts(live: &Live, facts: &KernelFacts) -> SourceFacts {
+    let (attached, failed): (Vec<_>, Vec<_>) = live.attached().iter().partition(|probe| probe.error.is_none());
+    SourceFacts {
+        mode: "live".into(),
+        host: facts.host.clone(),
+        kernel: facts.release.clone(),
+        probes: attached.iter().map(ToString::to_string).collect(),
+        limits: failed.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -137,9 +154,28 @@ impl<W: Write> Lines<W> {
         }
         self.out.flush().context(STDOUT)
     }
+
+    /// Closes the stream: for programs, the whole state as one last line.
+    fn end(&mut self, pipeline: &Pipeline) -> Result<()> {
+        if self.json {
+            json::report(&mut self.out, &pipeline.report()).context(STDOUT)?;
+        }
+        self.out.flush().context(STDOUT)
+    }
 }
 
 const STDOUT: &str = "writing to stdout";
+
+fn is_reached(until: Until, change: &FindingChange) -> bool {
+    let (FindingChange::Opened(finding) | FindingChange::Changed(finding)) = change else {
+        return false;
+    };
+    match until {
+        Until::Finding => true,
+        Until::Warning => finding.severity >= Severity::Warning,
+        Until::Deadlock => outcome(change) == Outcome::Deadlock && finding.certainty == Certainty::Proven,
+    }
+}
 
 fn outcome(change: &FindingChange) -> Outcome {
     let finding = match change {

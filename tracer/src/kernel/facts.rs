@@ -76,6 +76,10 @@ impl FunctionNames for KernelFiles {
 /// What the BPF programs are set up with.
 #[derive(Debug)]
 pub struct KernelFacts {
+    /// Host name; empty when unreadable.
+    pub host: String,
+    /// Kernel release, as `uname -r` prints it; empty when unreadable.
+    pub release: String,
     /// The files they come from.
     pub files: KernelFiles,
     /// Offsets from BTF, with what is missing.
@@ -110,7 +114,11 @@ impl KernelFacts {
         files.preflight().pass()?;
         let btf = files.btf().context("no BTF, although the checks passed")?;
         let offsets = ResolvedOffsets::resolve(btf);
+        // Only shown: a machine that hides them can still be traced.
+        let shown = |path| root.text(path).map(|text| text.trim().to_owned()).unwrap_or_default();
         Ok(Self {
+            host: shown("/proc/sys/kernel/hostname"),
+            release: shown("/proc/sys/kernel/osrelease"),
             layout: bpf_layout(&offsets.offsets),
             possible_cpus: CpuList::possible(&root)?.slots(),
             pid_max: pid_max(&root)?,

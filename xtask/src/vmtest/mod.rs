@@ -35,6 +35,7 @@
 
 pub mod base;
 pub mod contention;
+pub mod live;
 pub mod results;
 pub mod runner;
 pub mod steps;
@@ -66,7 +67,7 @@ pub struct VmTest {
 pub const EVERY_KERNEL: &[&str] = &["6.1", "6.12", "6.12-rt"];
 
 /// The tables of all tests.
-pub const TABLES: &[&[VmTest]] = &[base::TESTS, contention::TESTS];
+pub const TABLES: &[&[VmTest]] = &[base::TESTS, contention::TESTS, live::TESTS];
 
 #[cfg(test)]
 mod tests {

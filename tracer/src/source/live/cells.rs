@@ -46,9 +46,18 @@ impl Cells {
 
     /// Once a second: reads and clears the bank that has rested since the last flip, then makes it the active one.
     pub fn read(&mut self, now: Timestamp, out: &mut Vec<Event>) {
-        if now.since(self.last_flip) < FLIP_EVERY {
-            return;
+        if now.since(self.last_flip) >= FLIP_EVERY {
+            self.flip(now, out);
         }
+    }
+
+    /// Reads both banks, when no more is to come.
+    pub fn finish(&mut self, now: Timestamp, out: &mut Vec<Event>) {
+        self.flip(now, out);
+        self.flip(now, out);
+    }
+
+    fn flip(&mut self, now: Timestamp, out: &mut Vec<Event>) {
         self.last_flip = now;
         let resting = 1 - self.bank;
         let from = usize::try_from(resting).unwrap_or(0) * self.bank_entries;
@@ -57,7 +66,9 @@ impl Cells {
             if self.cells.word(index, 0).unwrap_or(0) == 0 {
                 continue;
             }
-            let Some(cell) = self.cells.get(index) else { continue };
+            let Some(cell) = self.cells.get(index) else {
+                continue;
+            };
             for word in (0..size_of::<LockCell>() / 8).rev() {
                 self.cells.set_word(index, word, 0);
             }

@@ -186,6 +186,7 @@ impl Live {
             out,
         ) {}
         self.poll(out)?;
+        self.cells.finish(clock::monotonic(), out);
         self.names.announce(from, out);
         Ok(())
     }

@@ -1,0 +1,300 @@
+//! Verdicts of `holdup live`, attached before the fault: each hanging scenario, its findings compared in full.
+
+use super::{GuestRun, Steps, VmTest};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What must be open in the end for one scenario.
+struct Verdict {
+    scenario: &'static str,
+    /// `name=value` parameters of the scenario.
+    parameters: &'static str,
+    /// What ends the run.
+    until: &'static str,
+    exit: i32,
+    findings: &'static [Expected],
+}
+
+/// A finding.
+struct Expected {
+    kind: &'static str,
+    certainty: &'static str,
+    /// Roles of the tasks it names, as a set.
+    tasks: &'static [&'static str],
+    /// Names of the locks it names in the module's listing, as a set.
+    locks: &'static [&'static str],
+    /// Role of the first waiter of the chain, and its call site.
+    first: (&'static str, &'static str),
+    /// Roles whose tasks are all victims, and nobody else.
+    victims: &'static [&'static str],
+    /// Must stand in the title.
+    title: &'static str,
+}
+
+const DEADLOCKS: &[Verdict] = &[
+    Verdict {
+        scenario: "mutex-aa",
+        parameters: "",
+        until: "deadlock",
+        exit: 3,
+        findings: &[Expected {
+            kind: "self-deadlock",
+            certainty: "proven",
+            tasks: &["worker"],
+            locks: &["lockfault_aa_mutex"],
+            first: ("worker", "lockfault_mutex_aa_inner"),
+            victims: &[],
+            title: "that it holds itself; at lockfault_mutex_aa_inner",
+        }],
+    },
+    Verdict {
+        scenario: "ww-mutex-aa",
+        parameters: "",
+        until: "deadlock",
+        exit: 3,
+        findings: &[Expected {
+            kind: "self-deadlock",
+            certainty: "proven",
+            tasks: &["worker"],
+            locks: &["heap.ww_aa.lock"],
+            first: ("worker", "lockfault_ww_mutex_aa_reserve"),
+            victims: &[],
+            title: "that it holds itself; at lockfault_ww_mutex_aa_reserve",
+        }],
+    },
+    Verdict {
+        scenario: "mutex-abba",
+        parameters: "",
+        until: "deadlock",
+        exit: 3,
+        findings: &[Expected {
+            kind: "cycle",
+            certainty: "proven",
+            tasks: &["first", "second"],
+            locks: &["lockfault_abba_a", "lockfault_abba_b"],
+            first: ("first", "lockfault_mutex_abba_first"),
+            victims: &[],
+            title: "wait for each other",
+        }],
+    },
+    Verdict {
+        scenario: "mixed-cycle",
+        parameters: "",
+        until: "deadlock",
+        exit: 3,
+        findings: &[Expected {
+            kind: "cycle",
+            certainty: "proven",
+            tasks: &["mutex-holder", "rwsem-holder", "rtmutex-holder"],
+            locks: &["heap.mixed.mutex", "heap.mixed.rwsem", "heap.mixed.rtmutex"],
+            first: ("mutex-holder", "lockfault_mixed_mutex_holder"),
+            victims: &[],
+            title: "3 tasks wait for each other in a circle",
+        }],
+    },
+];
+
+const HOLDERS: &[Verdict] = &[
+    Verdict {
+        scenario: "holder-asleep",
+        parameters: "ms=20000",
+        until: "finding",
+        exit: 0,
+        findings: &[Expected {
+            kind: "root-blocker",
+            certainty: "proven",
+            tasks: &["holder"],
+            locks: &["lockfault_asleep_mutex"],
+            first: ("waiter", ""),
+            victims: &["waiter"],
+            title: "is asleep (uninterruptible); 8 tasks wait behind it",
+        }],
+    },
+    Verdict {
+        scenario: "holder-running",
+        parameters: "ms=10000",
+        until: "finding",
+        exit: 0,
+        findings: &[Expected {
+            kind: "root-blocker",
+            certainty: "proven",
+            tasks: &["holder"],
+            locks: &["heap.running.lock"],
+            first: ("waiter", ""),
+            victims: &["waiter"],
+            title: "is running on CPU 1; 2 tasks wait behind it",
+        }],
+    },
+    Verdict {
+        scenario: "holder-starved",
+        parameters: "ms=10000",
+        until: "finding",
+        exit: 0,
+        findings: &[Expected {
+            kind: "root-blocker",
+            certainty: "proven",
+            tasks: &["holder"],
+            locks: &["lockfault_starved_mutex"],
+            first: ("waiter", ""),
+            victims: &["waiter"],
+            title: "is runnable, but has no CPU; 2 tasks wait behind it",
+        }],
+    },
+];
+
+const STOCK: &[&str] = &["6.1", "6.12"];
+
+pub const TESTS: &[VmTest] = &[
+    VmTest {
+        name: "deadlocks",
+        kernels: STOCK,
+        group: "live",
+        expects: &[],
+        steps: |steps| DEADLOCKS.iter().for_each(|verdict| watch(steps, verdict)),
+        check: |run| DEADLOCKS.iter().try_for_each(|verdict| judge(run, verdict)),
+    },
+    VmTest {
+        name: "holders",
+        kernels: STOCK,
+        group: "live",
+        expects: &[],
+        steps: |steps| HOLDERS.iter().for_each(|verdict| watch(steps, verdict)),
+        check: |run| HOLDERS.iter().try_for_each(|verdict| judge(run, verdict)),
+    },
+];
+
+fn watch(steps: &mut Steps, verdict: &Verdict) {
+    let scenario = verdict.scenario;
+    steps.start_attached(
+        scenario,
+        &["live", "--json", "--until", verdict.until, "--duration", "60"],
+    );
+    steps.trigger(format!("{scenario} {}", verdict.parameters).trim());
+    steps.wait(scenario);
+    steps.truth(&format!("{scenario}-truth"));
+}
+
+fn judge(run: &GuestRun, verdict: &Verdict) -> Result<()> {
+    compare(run, verdict).with_context(|| verdict.scenario)
+}
+
+fn compare(run: &GuestRun, verdict: &Verdict) -> Result<()> {
+    let truth = run.truth(&format!("{}-truth", verdict.scenario))?;
+    let output = run.output(verdict.scenario)?;
+    output.exited_with(verdict.exit)?;
+    let locks: BTreeMap<&str, String> = truth
+        .locks
+        .iter()
+        .map(|(name, address)| (name.as_str(), format!("{address:#018x}")))
+        .collect();
+    // Every finding of the run that touches a lock of the scenario; others are the machine's own contention.
+    let ours: BTreeSet<&String> = verdict
+        .findings
+        .iter()
+        .flat_map(|finding| finding.locks)
+        .filter_map(|name| locks.get(name))
+        .collect();
+    let mut open = still_open(&output.stdout())?;
+    open.retain(|finding| {
+        let mut named = finding["locks"].as_array().into_iter().flatten();
+        named.any(|lock| ours.iter().any(|address| lock["address"] == ***address))
+    });
+    for expected in verdict.findings {
+        let Some(at) = open.iter().position(|finding| finding["kind"] == expected.kind) else {
+            bail!("no {} among {open:?}: {}", expected.kind, output.shown());
+        };
+        let finding = open.swap_remove(at);
+        let pids = |roles: &[&str]| -> BTreeSet<u64> {
+            let tasks = roles.iter().flat_map(|role| truth.tasks(verdict.scenario, role));
+            tasks.map(u64::from).collect()
+        };
+        same_finding(&finding, expected, &locks, pids).with_context(|| format!("{finding:#}\n{:?}", truth.tasks))?;
+    }
+    ensure!(open.is_empty(), "more findings than are true: {open:?}");
+    Ok(())
+}
+
+fn same_finding(
+    finding: &Value,
+    expected: &Expected,
+    locks: &BTreeMap<&str, String>,
+    pids: impl Fn(&[&str]) -> BTreeSet<u64>,
+) -> Result<()> {
+    ensure!(finding["certainty"] == expected.certainty, "not {}", expected.certainty);
+    let title = finding["title"].as_str().unwrap_or_default();
+    ensure!(title.contains(expected.title), "the title lacks {:?}", expected.title);
+    let numbers = |list: &Value| -> BTreeSet<u64> {
+        list.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| item["tid"].as_u64())
+            .collect()
+    };
+    ensure!(
+        numbers(&finding["tasks"]) == pids(expected.tasks),
+        "other tasks than {:?}",
+        expected.tasks
+    );
+    let named: BTreeSet<&str> = finding["locks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|lock| lock["address"].as_str())
+        .collect();
+    let wanted: BTreeSet<&str> = expected
+        .locks
+        .iter()
+        .filter_map(|name| locks.get(name))
+        .map(String::as_str)
+        .collect();
+    ensure!(
+        wanted.len() == expected.locks.len(),
+        "the module does not list {:?}",
+        expected.locks
+    );
+    ensure!(named == wanted, "other locks than {:?}", expected.locks);
+    let victims: BTreeSet<u64> = finding["victims"]["tasks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|victim| victim["waiter"]["tid"].as_u64())
+        .collect();
+    ensure!(
+        victims == pids(expected.victims),
+        "other victims than {:?}",
+        expected.victims
+    );
+    let (role, site) = expected.first;
+    let first = finding["chain"][0]["waiter"]["tid"].as_u64().context("no chain")?;
+    ensure!(pids(&[role]).contains(&first), "the chain does not begin with {role}");
+    let party = finding["tasks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|task| task["tid"] == first);
+    ensure!(
+        site.is_empty() || party.is_some_and(|task| task["site"] == site),
+        "the call site is not {site}"
+    );
+    Ok(())
+}
+
+/// Findings that were opened and not closed, as they were last told.
+fn still_open(stdout: &str) -> Result<Vec<Value>> {
+    let mut open = BTreeMap::new();
+    for line in stdout.lines() {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        if value["type"] != "finding" {
+            continue;
+        }
+        let finding = &value["finding"];
+        let id = finding["id"].to_string();
+        if value["change"] == "closed" {
+            open.remove(&id);
+        } else {
+            open.insert(id, finding.clone());
+        }
+    }
+    Ok(open.into_values().collect())
+}
