@@ -57,7 +57,7 @@ const DEADLOCKS: &[Verdict] = &[
             kind: "self-deadlock",
             certainty: "proven",
             tasks: &["worker"],
-            locks: &["heap.ww_aa.lock"],
+            locks: &["heap.ww_aa.reservation"],
             first: ("worker", "lockfault_ww_mutex_aa_reserve"),
             victims: &[],
             title: "that it holds itself; at lockfault_ww_mutex_aa_reserve",
