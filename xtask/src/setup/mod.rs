@@ -23,6 +23,12 @@ const MACHINE: &[Need] = &[
     },
 ];
 
+/// For the C parts (zstd) of static binaries.
+const GUEST: &[Need] = &[Need {
+    package: "musl-tools",
+    proof: Proof::Program("musl-gcc"),
+}];
+
 /// To build kernel modules. gcc-12 is the compiler Debian 12's kernels were built with, and their makefiles name it.
 const MODULES: &[Need] = &[
     Need {
@@ -113,7 +119,10 @@ pub fn ensure(parts: &[Part]) -> Result<()> {
                 rust::ensure_bpf_linker()?;
             }
             Part::Lints => rust::ensure_lints()?,
-            Part::Guest => rust::ensure_musl()?,
+            Part::Guest => {
+                rust::ensure_musl()?;
+                apt::ensure(GUEST)?;
+            }
             Part::Machine => apt::ensure(MACHINE)?,
             Part::Modules => apt::ensure(MODULES)?,
         }
