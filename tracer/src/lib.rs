@@ -3,6 +3,7 @@
 //! Owner/waiter tuples of the Linux kernel, turned into a live wait-for graph and into findings that are right.
 
 pub mod bpf;
+pub mod capture;
 pub mod cli;
 pub mod diagnosis;
 pub mod doctor;
