@@ -1,0 +1,131 @@
+//! Every JSON line of every scenario must fit the documented schema, and must hold no field that the schema does not know.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tracer::diagnosis::{Engine, Kind};
+use tracer::model::{Model, Settings};
+use tracer::report::Report;
+use tracer::source::script::{Script, Step};
+use tracer::view::json;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn schema() -> Value {
+    let text = fs::read_to_string(root().join("schema/holdup.v1.schema.json")).expect("schema");
+    serde_json::from_str(&text).expect("the schema is JSON")
+}
+
+/// Forbids fields that are not documented. The published schema allows them, so that readers do not break when one is added.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if map.contains_key("properties") && !map.contains_key("additionalProperties") {
+                map.insert("additionalProperties".to_owned(), json!(false));
+            }
+            map.values_mut().for_each(strict);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strict),
+        _ => {}
+    }
+}
+
+/// All lines that a scenario gives: every change, and a report after every look.
+fn lines(script: &Script) -> Vec<Value> {
+    let mut model = Model::new(Settings::default());
+    let mut engine = Engine::new();
+    let mut out = Vec::new();
+    for step in &script.steps {
+        if let Step::Event(event) = step {
+            model.apply(event);
+            continue;
+        }
+        for change in engine.update(&model) {
+            json::change(&mut out, model.now(), &change).expect("writing to memory");
+        }
+        json::report(&mut out, &Report::build(&model, &engine)).expect("writing to memory");
+    }
+    let text = String::from_utf8(out).expect("JSON is UTF-8");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
+}
+
+fn scenarios() -> Vec<(String, Script)> {
+    let dir = fs::read_dir(root().join("tests/scenarios")).expect("scenario directory");
+    let paths = dir
+        .map(|e| e.expect("entry").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "scn"));
+    paths
+        .map(|path| {
+            let script = Script::parse(&fs::read_to_string(&path).expect("scenario")).expect("it parses");
+            (path.display().to_string(), script)
+        })
+        .collect()
+}
+
+#[test]
+fn every_line_of_every_scenario_fits_the_schema() {
+    let mut schema = schema();
+    strict(&mut schema);
+    let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
+    let mut kinds = BTreeSet::new();
+    for (name, script) in scenarios() {
+        for line in lines(&script) {
+            // The two kinds of line are told apart first: else every error is only "fits none of them".
+            let part = if line["type"] == "finding" {
+                "change_line"
+            } else {
+                "report_line"
+            };
+            let errors: Vec<String> = validator
+                .iter_errors(&line)
+                .map(|e| format!("{}: {e}", e.instance_path()))
+                .collect();
+            assert!(errors.is_empty(), "{name}: {part}: {errors:#?}\n{line:#}");
+            kinds.extend(line["finding"]["kind"].as_str().map(str::to_owned));
+        }
+    }
+    assert!(kinds.len() >= 8, "the scenarios show only {kinds:?}");
+}
+
+#[test]
+fn the_schema_lists_exactly_the_kinds_of_the_contract() {
+    let listed: BTreeSet<String> = schema()["$defs"]["kind"]["enum"]
+        .as_array()
+        .expect("kinds")
+        .iter()
+        .map(|k| k.as_str().expect("a kind is a string").to_owned())
+        .collect();
+    let kinds = [
+        Kind::SelfDeadlock,
+        Kind::Cycle,
+        Kind::ContextDeadlock,
+        Kind::DeadLockWord,
+        Kind::OrphanedLock,
+        Kind::ReinitInUse,
+        Kind::RootBlocker,
+        Kind::ReaderPileUp,
+        Kind::HotLock,
+        Kind::OrderInversion,
+    ];
+    assert_eq!(listed, kinds.iter().map(ToString::to_string).collect());
+}
+
+#[test]
+fn the_strict_schema_refuses_what_is_not_documented() {
+    let mut schema = schema();
+    strict(&mut schema);
+    let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
+    let (_, script) = scenarios().into_iter().next().expect("a scenario");
+    let mut line = lines(&script).into_iter().next().expect("a line");
+    assert!(validator.is_valid(&line));
+    line["surprise"] = json!(1);
+    assert!(!validator.is_valid(&line));
+}
