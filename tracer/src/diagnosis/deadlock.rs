@@ -131,7 +131,7 @@ fn old_enough(view: &View<'_>, cycle: &[Edge]) -> bool {
     cycle.iter().all(|edge| {
         let old =
             proof::began(model, edge).is_some_and(|(since, _)| model.now().since(since) >= model.settings().long_wait);
-        old && sure(edge) && innermost(edge)
+        old && sure(edge) && innermost(edge) && proof::is_stuck(model, edge)
     })
 }
 

@@ -60,11 +60,11 @@ impl Totals {
     /// longest wait seen.
     #[must_use]
     pub fn percentile(&self, percent: u64) -> Option<Nanos> {
-        let counted: u64 = self.histogram.iter().sum();
+        let counted: u128 = self.histogram.iter().copied().map(u128::from).sum();
         if counted == 0 {
             return None;
         }
-        let rank = (u128::from(counted) * u128::from(percent)).div_ceil(100).max(1);
+        let rank = (counted * u128::from(percent)).div_ceil(100).max(1);
         let mut seen = 0_u128;
         for (i, &count) in self.histogram.iter().enumerate() {
             seen += u128::from(count);

@@ -60,14 +60,7 @@ fn check_lock(model: &Model, edge: &Edge, ix: WaitIx, lock: LockIx, hold: Hold) 
     };
     let self_wait = edge.from == edge.to;
     let who = || phrase::actor(model, edge.from);
-    let running = actor
-        .sample
-        .is_some_and(|s| s.time >= wait.seen.last && !is_asleep(s.state) && s.state != TaskState::Unknown);
-    let spins = wait.phase == Phase::Spinning && is_sleeping_lock(lock.kind) && actor.task().is_some();
-    // A thread that spins on what it owns itself spins for ever.
-    let spins_on_itself = self_wait && (wait.phase == Phase::Spinning || is_begin(wait.evidence));
-    if (running || spins) && !spins_on_itself {
-        // It is about to take the lock, has just taken it, or looks whether it can: no wait that lasts.
+    if !may_last(wait, lock, actor, self_wait) {
         return Checked {
             missing: Some(format!("{} is not asleep", who())),
             ..Checked::default()
@@ -120,6 +113,29 @@ fn check_lock(model: &Model, edge: &Edge, ix: WaitIx, lock: LockIx, hold: Hold) 
             ..Checked::default()
         },
     }
+}
+
+/// Whether the waiter is stuck in its wait, as far as is known. One that runs is about to take the lock, has just taken it, or
+/// looks whether it can.
+fn may_last(wait: &Wait, lock: &LockEntry, actor: &ActorEntry, self_wait: bool) -> bool {
+    let awake = |state| !is_asleep(state) && state != TaskState::Unknown;
+    let running = actor.sample.is_some_and(|s| s.time >= wait.seen.last && awake(s.state));
+    let spins = wait.phase == Phase::Spinning && is_sleeping_lock(lock.kind) && actor.task().is_some();
+    // A thread that spins on what it owns itself spins for ever.
+    let on_itself = self_wait && (wait.phase == Phase::Spinning || is_begin(wait.evidence));
+    !(running || spins) || on_itself
+}
+
+/// Whether the waiter of an edge is stuck, as far as is known.
+pub fn is_stuck(model: &Model, edge: &Edge) -> bool {
+    let Via::Lock(wait, lock, _) = edge.via else {
+        return true;
+    };
+    let (Some(wait), Some(lock)) = (model.waits().get(wait), model.locks().get(lock)) else {
+        return false;
+    };
+    let actor = model.actors().get(edge.from);
+    actor.is_some_and(|actor| may_last(wait, lock, actor, edge.from == edge.to))
 }
 
 /// Whether nobody else can be the reader that a waiter waits for: there is one reader, the hint names the waiter itself, and a

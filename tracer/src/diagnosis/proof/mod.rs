@@ -14,6 +14,7 @@
 
 mod edge;
 
+pub(super) use edge::is_stuck;
 use edge::{Checked, and, check};
 
 use super::finding::{Certainty, EvidenceLine, Source};
