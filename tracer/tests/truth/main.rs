@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use simulator::{Action, Cycle, Kernel};
 use tracer::diagnosis::{Certainty, Engine, Finding, FindingChange, Kind};
 use tracer::event::Event;
+use tracer::ids::Nanos;
 use tracer::model::{Model, Settings};
 
 fn action() -> impl Strategy<Value = Action> {
@@ -72,9 +73,13 @@ fn cycle(finding: &Finding) -> Option<Cycle> {
         .then(|| finding.tasks.iter().map(|t| t.name.tid.0).collect())
 }
 
-/// Settings under which a simulated second is long: what is only inferred from long waits shows as well.
+/// The shortest intervals: the logic must hold for itself, without the patience that the defaults add.
 fn settings() -> Settings {
-    Settings::default()
+    Settings {
+        proof_interval: Nanos(1),
+        likely_interval: Nanos(1),
+        ..Settings::default()
+    }
 }
 
 /// Opened, changed and closed findings follow each other as they must.
