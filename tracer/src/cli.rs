@@ -102,6 +102,9 @@ pub struct CaptureArgs {
     /// Attach kprobes to unlock slowpaths, too: who released what somebody waited for.
     #[arg(long)]
     pub releases: bool,
+    /// Attach an empty program, too: what an event costs by itself (`cargo xtask bench probes`).
+    #[arg(long, hide = true)]
+    pub baseline: bool,
     /// Diagnostics of the BPF programs on stderr.
     #[arg(long, value_enum, default_value_t = LogLevel::Off)]
     pub bpf_log: LogLevel,
@@ -118,6 +121,7 @@ impl Default for CaptureArgs {
             all: options.all,
             no_stacks: !options.stacks,
             releases: options.releases,
+            baseline: options.baseline,
             bpf_log: LogLevel::Off,
         }
     }
@@ -135,6 +139,7 @@ impl CaptureArgs {
             all: self.all,
             stacks: !self.no_stacks,
             releases: self.releases,
+            baseline: self.baseline,
             bpf_log: self.bpf_log as u8,
         }
     }

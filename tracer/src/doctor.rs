@@ -72,6 +72,7 @@ fn examine(files: &KernelFiles) -> Report {
         checks: files.preflight(),
         probes: PROBES
             .iter()
+            .filter(|probe| probe.role != Role::Baseline)
             .map(|probe| row(probe, files, files.tracepoints()))
             .collect(),
     }

@@ -65,6 +65,11 @@ impl Pipeline {
         &self.engine
     }
 
+    /// Facts about the source that change while it runs.
+    pub fn source_mut(&mut self) -> &mut SourceFacts {
+        &mut self.source
+    }
+
     /// What outputs show.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -60,6 +60,7 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
         if stop {
             let changes = pipeline.finish();
             lines.changes(pipeline.now(), &changes)?;
+            pipeline.source_mut().programs = live.program_costs();
             lines.end(&pipeline)?;
             return Ok(lines.worst);
         }
@@ -75,6 +76,7 @@ fn source_facts(live: &Live, facts: &KernelFacts) -> SourceFacts {
         kernel: facts.release.clone(),
         probes: attached.iter().map(ToString::to_string).collect(),
         limits: failed.iter().map(ToString::to_string).collect(),
+        programs: live.program_costs(),
     }
 }
 

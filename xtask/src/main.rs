@@ -1,5 +1,6 @@
 //! Tasks of this repository that are more than one cargo command: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod check;
 mod paths;
@@ -44,6 +45,9 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Boot a stock kernel in QEMU, break it on purpose, run holdup inside
     #[command(args_conflicts_with_subcommands = true)]
     Vm {
@@ -85,6 +89,7 @@ fn perform(task: Task) -> Result<u8> {
         }
         Task::Check => Ok(u8::from(!check::run())),
         Task::Test { filter, list } => test::run(filter.as_deref(), list),
+        Task::Bench(bench) => bench::run(&bench).map(|()| 0),
         Task::Run { arguments } => build::run(&arguments),
         Task::Vm {
             action: Some(VmAction::List),

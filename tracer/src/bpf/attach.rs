@@ -30,6 +30,8 @@ pub enum Role {
     SlowpathReturn,
     /// Unlock slowpaths: who released.
     Release,
+    /// Nothing: measures what an event costs by itself.
+    Baseline,
 }
 
 /// How a program is attached.
@@ -174,6 +176,12 @@ pub const PROBES: &[Probe] = &[
         "how long rwsem waits took",
         &["rwsem_down_read_slowpath", "rwsem_down_write_slowpath"],
     ),
+    Probe {
+        program: "tp_empty",
+        role: Role::Baseline,
+        via: Via::Tracepoint("contention_begin"),
+        shows: "nothing: the cost of an event by itself",
+    },
     release(
         "kp_mutex_unlock",
         "who released a contended mutex",
@@ -226,6 +234,7 @@ pub fn selected(role: Role, choice: ProbeChoice, tracepoints: bool, releases: bo
         Role::Contention => use_tracepoints,
         Role::SlowpathEntry | Role::SlowpathReturn => !use_tracepoints,
         Role::Release => releases,
+        Role::Baseline => false,
     }
 }
 

@@ -9,6 +9,8 @@ use aya::maps::{MapData, PerCpuArray};
 use tracer_common::counter;
 
 use crate::event::{LossCause, LossReport};
+use crate::ids::Nanos;
+use crate::report::ProgramCost;
 
 /// Reads the loss counters, summed over CPUs.
 pub struct LossCounters {
@@ -76,47 +78,32 @@ impl Losses {
     }
 }
 
-/// What the kernel tells of one program in `/proc/self/fdinfo`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProgramStats {
-    /// Runs, counted while `kernel.bpf_stats_enabled` is set.
-    pub runs: u64,
-    /// Time spent in them, ns.
-    pub run_time: u64,
-    /// Runs the kernel skipped because the program was already running on that CPU.
-    pub skipped: u64,
-}
-
-/// Reads the statistics of a loaded program; all zero where the kernel does not tell.
+/// What the kernel tells in `/proc/self/fdinfo` of a loaded program; all zero where it does not tell.
 #[must_use]
-pub fn program_stats(ebpf: &Ebpf, program: &str) -> ProgramStats {
-    let Some(program) = ebpf.program(program) else {
-        return ProgramStats::default();
-    };
-    let Ok(fd) = program.fd() else {
-        return ProgramStats::default();
-    };
-    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    fs::read_to_string(path)
-        .map(|text| parse_fdinfo(&text))
-        .unwrap_or_default()
+pub fn program_cost(ebpf: &Ebpf, program: &str) -> ProgramCost {
+    let fd = ebpf.program(program).and_then(|loaded| loaded.fd().ok());
+    let text = fd.and_then(|fd| fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok());
+    parse_fdinfo(program, &text.unwrap_or_default())
 }
 
-fn parse_fdinfo(text: &str) -> ProgramStats {
-    let mut stats = ProgramStats::default();
+fn parse_fdinfo(program: &str, text: &str) -> ProgramCost {
+    let mut cost = ProgramCost {
+        program: program.into(),
+        ..ProgramCost::default()
+    };
     for line in text.lines() {
         let Some((key, value)) = line.split_once(':') else {
             continue;
         };
         let Ok(value) = value.trim().parse() else { continue };
         match key.trim() {
-            "run_cnt" => stats.runs = value,
-            "run_time_ns" => stats.run_time = value,
-            "recursion_misses" => stats.skipped = value,
+            "run_cnt" => cost.runs = value,
+            "run_time_ns" => cost.run_time = Nanos(value),
+            "recursion_misses" => cost.skipped = value,
             _ => {}
         }
     }
-    stats
+    cost
 }
 
 #[cfg(test)]
@@ -126,15 +113,10 @@ mod tests {
     #[test]
     fn reads_what_the_kernel_prints_and_ignores_the_rest() {
         let text = "pos:\t0\nprog_type:\t26\nmemlock:\t4096\nrun_time_ns:\t1200\nrun_cnt:\t3\nrecursion_misses:\t7\nverified_insns:\tx\n";
-        assert_eq!(
-            parse_fdinfo(text),
-            ProgramStats {
-                runs: 3,
-                run_time: 1200,
-                skipped: 7
-            }
-        );
-        assert_eq!(parse_fdinfo("garbage\n:\nrun_cnt:-1\n"), ProgramStats::default());
+        let cost = parse_fdinfo("p", text);
+        assert_eq!((cost.runs, cost.run_time, cost.skipped), (3, Nanos(1200), 7));
+        let cost = parse_fdinfo("p", "garbage\n:\nrun_cnt:-1\n");
+        assert_eq!((cost.runs, cost.run_time, cost.skipped), (0, Nanos(0), 0));
     }
 
     #[test]

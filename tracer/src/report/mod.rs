@@ -31,6 +31,22 @@ pub struct SourceFacts {
     pub probes: Vec<String>,
     /// What this source cannot see, as one line each.
     pub limits: Vec<String>,
+    /// What the programs have cost so far, where the source has programs.
+    pub programs: Vec<ProgramCost>,
+}
+
+/// What a BPF program has cost. The kernel counts runs and time only while `kernel.bpf_stats_enabled` is 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ProgramCost {
+    /// Its name.
+    pub program: String,
+    /// Runs.
+    pub runs: u64,
+    /// Time spent in them.
+    #[serde(rename = "run_time_ns")]
+    pub run_time: Nanos,
+    /// Runs the kernel skipped because the program was already running on that CPU.
+    pub skipped: u64,
 }
 
 /// Everything the outputs show.

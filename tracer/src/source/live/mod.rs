@@ -21,11 +21,12 @@ use self::rounds::Rounds;
 use self::spin::Spins;
 use crate::bpf::attach::{self, Attached, ProbeChoice};
 use crate::bpf::load::{self, Sizes};
-use crate::bpf::stats::{LossCounters, Losses, program_stats};
+use crate::bpf::stats::{LossCounters, Losses, program_cost};
 use crate::bpf::watch;
 use crate::event::{Body, Event, LossCause, LossReport};
 use crate::ids::{Nanos, Timestamp};
 use crate::kernel::{clock, facts::KernelFacts};
+use crate::report::ProgramCost;
 use crate::wire::Decoder;
 
 /// Ring records taken at most before the caller gets a turn.
@@ -48,6 +49,8 @@ pub struct Options {
     pub stacks: bool,
     /// Attach to unlock slowpaths, too.
     pub releases: bool,
+    /// Attach an empty program, too, to see what an event costs before we do anything.
+    pub baseline: bool,
     /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
     pub bpf_log: u8,
 }
@@ -62,6 +65,7 @@ impl Default for Options {
             all: false,
             stacks: true,
             releases: false,
+            baseline: false,
             bpf_log: 0,
         }
     }
@@ -116,9 +120,10 @@ impl Live {
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
-        let wanted = attach::PROBES
-            .iter()
-            .filter(|probe| attach::selected(probe.role, options.probes, tracepoints, options.releases));
+        let wanted = attach::PROBES.iter().filter(|probe| {
+            probe.role == attach::Role::Baseline && options.baseline
+                || attach::selected(probe.role, options.probes, tracepoints, options.releases)
+        });
         let attached = attach::attach(&mut ebpf, &btf, &facts.files, wanted)?;
         let mut programs: Vec<&'static str> = attached
             .iter()
@@ -150,6 +155,15 @@ impl Live {
     #[must_use]
     pub fn attached(&self) -> &[Attached] {
         &self.attached
+    }
+
+    /// What each attached program has cost so far.
+    #[must_use]
+    pub fn program_costs(&self) -> Vec<ProgramCost> {
+        self.programs
+            .iter()
+            .map(|program| program_cost(&self.ebpf, program))
+            .collect()
     }
 
     /// Waits for something to happen and appends its events.
@@ -214,7 +228,7 @@ impl Live {
         let skipped = self
             .programs
             .iter()
-            .map(|program| program_stats(&self.ebpf, program).skipped)
+            .map(|program| program_cost(&self.ebpf, program).skipped)
             .sum();
         self.losses.set(LossCause::ProgramSkipped, skipped);
         let report = self.losses.report();
