@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::maps::{MapData, RingBuf};
 use aya::{Btf, Ebpf};
-use bytes::{Bytes, BytesMut};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracer_common::config::Settings;
@@ -86,7 +85,6 @@ pub struct Live {
     ticker: Interval,
     programs: Vec<&'static str>,
     attached: Vec<Attached>,
-    raw: BytesMut,
 }
 
 impl Live {
@@ -147,7 +145,6 @@ impl Live {
             ticker,
             programs,
             attached,
-            raw: BytesMut::new(),
         })
     }
 
@@ -177,7 +174,7 @@ impl Live {
             _ = self.ticker.tick() => self.poll(out)?,
             ready = self.ring.readable_mut() => {
                 let mut guard = ready.context("waiting for the ring buffer")?;
-                if drain(guard.get_inner_mut(), &mut self.decoder, &mut self.losses, &mut self.raw, out) {
+                if drain(guard.get_inner_mut(), &mut self.decoder, &mut self.losses, out) {
                     guard.clear_ready();
                 }
             }
@@ -192,22 +189,11 @@ impl Live {
     /// As for [`Live::next`].
     pub fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
         let from = out.len();
-        while !drain(
-            self.ring.get_mut(),
-            &mut self.decoder,
-            &mut self.losses,
-            &mut self.raw,
-            out,
-        ) {}
+        while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
         self.poll(out)?;
         self.cells.finish(clock::monotonic(), out);
         self.names.announce(from, out);
         Ok(())
-    }
-
-    /// The raw ring records since the last call, for a capture file.
-    pub fn take_raw(&mut self) -> Bytes {
-        self.raw.split().freeze()
     }
 
     fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {
@@ -244,16 +230,9 @@ impl Live {
 }
 
 /// Takes up to a batch of records; true when the ring is empty.
-fn drain(
-    ring: &mut RingBuf<MapData>,
-    decoder: &mut Decoder,
-    losses: &mut Losses,
-    raw: &mut BytesMut,
-    out: &mut Vec<Event>,
-) -> bool {
+fn drain(ring: &mut RingBuf<MapData>, decoder: &mut Decoder, losses: &mut Losses, out: &mut Vec<Event>) -> bool {
     for _ in 0..BATCH {
         let Some(item) = ring.next() else { return true };
-        raw.extend_from_slice(&item);
         if decoder.decode(&item, out).is_err() {
             losses.add(LossCause::Malformed, 1);
         }
