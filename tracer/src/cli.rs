@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bpf::attach::ProbeChoice;
 use crate::source::live::Options;
+use crate::verbs::record::RecordArgs;
+use crate::verbs::replay::ReplayArgs;
+use crate::verbs::report::ReportArgs;
 
 /// Printed below the options.
 const EXIT_CODES: &str = "Exit codes:
@@ -32,6 +35,15 @@ pub enum Verb {
     /// Attach to the running kernel and show findings as they open, change and close.
     #[command(after_help = EXIT_CODES)]
     Live(LiveArgs),
+    /// Do as `live`, and record every event in a file that survives the machine.
+    #[command(after_help = EXIT_CODES)]
+    Record(RecordArgs),
+    /// Play a capture: the findings as they were shown when it was recorded.
+    #[command(after_help = EXIT_CODES)]
+    Replay(ReplayArgs),
+    /// Summarise a capture.
+    #[command(after_help = EXIT_CODES)]
+    Report(ReportArgs),
     /// Say what this kernel offers, which probes will be used, what is missing and how to get it.
     Doctor(DoctorArgs),
 }
@@ -161,7 +173,7 @@ pub enum LogLevel {
 }
 
 /// Parses `15`, `1.5s`, `500ms`, `2m`, `1h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number = text.strip_suffix(unit).unwrap_or(text);
     let scale = match unit {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tracer::cli::{Cli, LiveArgs, Verb};
 use tracer::session::{self, Outcome};
+use tracer::verbs;
 
 const FAILED: u8 = 1;
 
@@ -30,6 +31,9 @@ fn run(cli: Cli) -> Result<Outcome> {
         .context("starting the runtime")?;
     match cli.verb.unwrap_or_else(|| Verb::Live(LiveArgs::default())) {
         Verb::Live(args) => runtime.block_on(session::live(&args)),
+        Verb::Record(args) => runtime.block_on(session::record(&args)),
+        Verb::Replay(args) => verbs::replay::run(&args),
+        Verb::Report(args) => verbs::report::run(&args),
         Verb::Doctor(args) => tracer::doctor::run(&args),
     }
 }

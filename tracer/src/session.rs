@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::capture::{SinkError, WriteError};
 use crate::cli::{LiveArgs, Until};
 use crate::diagnosis::{Certainty, FindingChange, Kind, Severity};
 use crate::event::{Body, Event};
@@ -14,6 +15,7 @@ use crate::model::Settings;
 use crate::pipeline::Pipeline;
 use crate::report::SourceFacts;
 use crate::source::live::Live;
+use crate::verbs::record::{Prepared, RecordArgs, Recording};
 use crate::view::{json, loss, text, tuple};
 
 /// Runs `live` as a stream of lines on stdout.
@@ -21,6 +23,19 @@ use crate::view::{json, loss, text, tuple};
 /// # Errors
 /// When the probes cannot be attached, the kernel stops answering, or stdout cannot be written (other than a closed pipe).
 pub async fn live(args: &LiveArgs) -> Result<Outcome> {
+    follow(args, None).await
+}
+
+/// Runs `record`: as [`live`], with a capture beside it.
+///
+/// # Errors
+/// As for [`live`], or when the capture cannot be written.
+pub async fn record(args: &RecordArgs) -> Result<Outcome> {
+    follow(&args.live, Some(args)).await
+}
+
+async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome> {
+    let prepared = record.map(Prepared::new).transpose()?;
     let facts = KernelFacts::of_this_machine()?;
     let mut signals = Signals::new()?;
     let mut live = Live::start(&args.capture.options(), &facts)?;
@@ -29,13 +44,44 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
         pending_threshold: args.capture.pending_after.into(),
         ..Settings::default()
     };
-    let mut pipeline = Pipeline::new(settings, source_facts(&live, &facts));
+    let source = source_facts(&live, &facts);
+    let mut recording = prepared.map(|prepared| prepared.start(&facts, &source)).transpose()?;
+    let mut pipeline = Pipeline::new(settings, source);
+    let out: Box<dyn Write> = match record {
+        Some(record) if record.to_stdout() => Box::new(io::sink()),
+        _ => Box::new(io::stdout().lock()),
+    };
     let mut lines = Lines {
         json: args.json,
         tuples: args.tuples,
-        out: io::stdout().lock(),
+        out,
         worst: Outcome::Nothing,
     };
+    let result = watch(
+        args,
+        &mut signals,
+        &mut live,
+        &mut pipeline,
+        &mut lines,
+        recording.as_mut(),
+    )
+    .await;
+    // Whatever ended the run, what was seen until then is kept; only a disk that has failed gets no more.
+    let ended = match &result {
+        Err(error) if error.is::<WriteError>() || error.is::<SinkError>() => Ok(None),
+        _ => recording.map(Recording::finish).transpose(),
+    };
+    result.and_then(|()| ended.map(|_| lines.worst))
+}
+
+async fn watch(
+    args: &LiveArgs,
+    signals: &mut Signals,
+    live: &mut Live,
+    pipeline: &mut Pipeline,
+    lines: &mut Lines<Box<dyn Write>>,
+    mut recording: Option<&mut Recording>,
+) -> Result<()> {
     let deadline = args.duration.map(|d| tokio::time::Instant::now() + d);
     let mut events = Vec::new();
     loop {
@@ -44,6 +90,7 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
             biased;
             () = signals.any() => true,
             () = until(deadline) => true,
+            result = due(recording.as_deref()) => { result?; false }
             result = live.next(&mut events) => { result?; false }
         };
         if stop {
@@ -52,17 +99,25 @@ pub async fn live(args: &LiveArgs) -> Result<Outcome> {
         for event in &events {
             lines.event(event)?;
             let changes = pipeline.apply(event);
+            if let Some(recording) = recording.as_deref_mut() {
+                let opened = changes
+                    .iter()
+                    .filter(|change| matches!(change, FindingChange::Opened(_)));
+                recording.event(event, opened.count(), pipeline.model())?;
+            }
             lines.changes(pipeline.now(), &changes)?;
             stop |= changes
                 .iter()
                 .any(|change| args.until.is_some_and(|until| is_reached(until, change)));
         }
+        if let Some(recording) = recording.as_deref_mut() {
+            recording.flush(pipeline.model())?;
+        }
         if stop {
             let changes = pipeline.finish();
             lines.changes(pipeline.now(), &changes)?;
             pipeline.source_mut().programs = live.program_costs();
-            lines.end(&pipeline)?;
-            return Ok(lines.worst);
+            return lines.end(pipeline);
         }
     }
 }
@@ -112,16 +167,16 @@ impl Outcome {
     }
 }
 
-/// Lines on stdout.
-struct Lines<W> {
-    json: bool,
-    tuples: bool,
-    out: W,
-    worst: Outcome,
+/// Lines on stdout, the same for a live run and its replay.
+pub(crate) struct Lines<W> {
+    pub json: bool,
+    pub tuples: bool,
+    pub out: W,
+    pub worst: Outcome,
 }
 
 impl<W: Write> Lines<W> {
-    fn event(&mut self, event: &Event) -> Result<()> {
+    pub fn event(&mut self, event: &Event) -> Result<()> {
         if let Body::Loss(report) = &event.body {
             let written = if self.json {
                 loss::json(event.time, report, &mut self.out)
@@ -141,7 +196,7 @@ impl<W: Write> Lines<W> {
         written.context(STDOUT)
     }
 
-    fn changes(&mut self, now: Timestamp, changes: &[FindingChange]) -> Result<()> {
+    pub fn changes(&mut self, now: Timestamp, changes: &[FindingChange]) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -158,7 +213,7 @@ impl<W: Write> Lines<W> {
     }
 
     /// Closes the stream: for programs, the whole state as one last line.
-    fn end(&mut self, pipeline: &Pipeline) -> Result<()> {
+    pub fn end(&mut self, pipeline: &Pipeline) -> Result<()> {
         if self.json {
             json::report(&mut self.out, &pipeline.report()).context(STDOUT)?;
         }
@@ -166,7 +221,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-const STDOUT: &str = "writing to stdout";
+pub(crate) const STDOUT: &str = "writing to stdout";
 
 fn is_reached(until: Until, change: &FindingChange) -> bool {
     let (FindingChange::Opened(finding) | FindingChange::Changed(finding)) = change else {
@@ -179,7 +234,7 @@ fn is_reached(until: Until, change: &FindingChange) -> bool {
     }
 }
 
-fn outcome(change: &FindingChange) -> Outcome {
+pub(crate) fn outcome(change: &FindingChange) -> Outcome {
     let finding = match change {
         FindingChange::Opened(finding) | FindingChange::Changed(finding) => finding,
         FindingChange::Closed(closed) => &closed.finding,
@@ -188,6 +243,13 @@ fn outcome(change: &FindingChange) -> Outcome {
         Kind::SelfDeadlock | Kind::Cycle | Kind::ContextDeadlock => Outcome::Deadlock,
         _ if finding.severity >= Severity::Warning => Outcome::Warning,
         _ => Outcome::Nothing,
+    }
+}
+
+async fn due(recording: Option<&Recording>) -> Result<()> {
+    match recording {
+        Some(recording) => recording.due().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Meta {
     #[serde(rename = "pending_after_ns")]
     pub pending_after: Nanos,
     /// Offsets of kernel fields that were used, by name.
-    pub offsets: BTreeMap<String, u32>,
+    pub offsets: BTreeMap<String, String>,
     /// Probes, as one line each: what was attached, and what was not and why.
     pub probes: Vec<String>,
     /// What this recording cannot see, as one line each.

@@ -28,6 +28,7 @@
 
 mod carry;
 pub mod codec;
+mod disk;
 mod file;
 pub mod frame;
 mod index;
@@ -39,6 +40,7 @@ mod writer;
 
 pub use carry::Known;
 pub use codec::Item;
+pub use disk::{Disk, Output};
 pub use file::Overview;
 pub use meta::Meta;
 pub use reader::{Content, Health, Items, ReadError};

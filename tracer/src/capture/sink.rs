@@ -1,12 +1,19 @@
 //! Where the frames of a recording go.
 
+use std::io;
+
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 /// Why a recording had to stop.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct SinkError(pub String);
+#[derive(Debug, Error)]
+#[error("{what}")]
+pub struct SinkError {
+    /// What failed.
+    pub what: String,
+    /// Why, where the system says so.
+    pub source: Option<io::Error>,
+}
 
 /// Takes whole frames.
 pub trait Sink {

@@ -19,7 +19,7 @@ const BLOCK: usize = 128 * 1024;
 pub const FLUSH_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a recording had to stop.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum WriteError {
     /// An event or the header does not fit into the format.
     #[error(transparent)]
@@ -120,6 +120,12 @@ impl<S: Sink> Writer<S> {
     pub fn found(&mut self, findings: u32, known: &impl Known) -> Result<(), WriteError> {
         self.head.opened = self.head.opened.saturating_add(findings);
         self.cut(known)
+    }
+
+    /// Where the frames go.
+    #[must_use]
+    pub fn sink(&self) -> &S {
+        &self.sink
     }
 
     /// When [`Writer::flush`] is due, if events are waiting for it.

@@ -1,4 +1,5 @@
 //! Where events come from.
 
 pub mod live;
+pub mod replay;
 pub mod script;
