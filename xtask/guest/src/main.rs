@@ -5,6 +5,7 @@ mod commands;
 mod console;
 mod files;
 mod machine;
+mod modules;
 mod port;
 mod steps;
 
@@ -48,7 +49,9 @@ fn carry_out(channel: &Channel, jobs: &mut usize) -> Result<()> {
     let plan = std::fs::read(PLAN_PATH).context(PLAN_PATH)?;
     let plan: Plan = serde_json::from_slice(&plan).context(PLAN_PATH)?;
     for module in &plan.modules {
-        machine::busybox(&["insmod", module]).with_context(|| format!("loading {module}"))?;
+        if let Some(note) = modules::load(module)? {
+            channel.note(note);
+        }
     }
     for job in &plan.jobs {
         steps::run(job, channel);

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xtask_guest::message::Message;
 use xtask_guest::plan::{CommandId, Job, JobId, Plan};
 
@@ -98,10 +98,13 @@ pub fn run(filter: Option<&str>, count: &mut Count) -> Result<()> {
                     // Not in the loop's condition: the lock would be held while the boot runs.
                     let next = lock(&queue).pop_front();
                     let Some(boot) = next else { return };
+                    let started = Instant::now();
                     let results = boot.run();
                     if boot::interrupted() {
                         return;
                     }
+                    let seconds = started.elapsed().as_secs();
+                    ui::step(format!("boot of {} for {} took {seconds} s", boot.kernel, boot.group));
                     let mut count = lock(&count);
                     for (name, line) in results {
                         count.add(&full_name(boot.kernel, boot.group, name), line);
