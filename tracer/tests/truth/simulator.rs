@@ -12,9 +12,6 @@ use tracer::ids::{CgroupId, CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid,
 
 pub const TASKS: usize = 5;
 pub const LOCKS: usize = 4;
-/// Longest time between two actions.
-pub const MAX_STEP: Nanos = Nanos::from_millis(40);
-
 /// One thing that happens; all numbers are taken modulo what is there.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
@@ -118,7 +115,7 @@ impl Kernel {
             None => (0, Owner::Nobody),
             Some(task) => {
                 let flags = if self.locks[lock].hand_off { 5 } else { 1 };
-                (0x1000 * (task as u64 + 1) | flags, Owner::Task(task_ref(task)))
+                ((0x1000 * (task as u64 + 1)) | flags, Owner::Task(task_ref(task)))
             }
         }
     }
