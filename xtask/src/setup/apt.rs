@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 pub enum Proof {
     /// A program on the search path.
     Program(&'static str),
+    /// A program on the search path that needs no libraries.
+    StaticProgram(&'static str),
     /// A file.
     File(&'static str),
     /// One of Debian's directories for libraries holds it.
@@ -31,6 +33,9 @@ impl Need {
     pub fn is_met(&self) -> bool {
         match self.proof {
             Proof::Program(name) => process::which(name).is_some(),
+            Proof::StaticProgram(name) => process::which(name)
+                .and_then(|path| std::fs::read(path).ok())
+                .is_some_and(|elf| !asks_for_interpreter(&elf)),
             Proof::File(path) => Path::new(path).exists(),
             Proof::Library(name) => [
                 "/usr/lib/x86_64-linux-gnu",
@@ -42,6 +47,31 @@ impl Need {
             .any(|directory| Path::new(directory).join(name).exists()),
         }
     }
+}
+
+/// Whether an ELF file (64 bits, little-endian) has a program header of type `PT_INTERP`: the dynamic linker's path.
+fn asks_for_interpreter(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let word = |at: usize, size: usize| {
+        let bytes = elf.get(at..at.checked_add(size)?)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0u64, |value, byte| value << 8 | u64::from(*byte)),
+        )
+    };
+    let headers = || {
+        Some((
+            usize::try_from(word(32, 8)?).ok()?,
+            word(54, 2)? as usize,
+            word(56, 2)? as usize,
+        ))
+    };
+    let Some((table, size, count)) = headers() else {
+        return false;
+    };
+    (0..count).any(|index| table.checked_add(index * size).and_then(|at| word(at, 4)) == Some(PT_INTERP.into()))
 }
 
 /// Installs what is missing of `needs`, and says so; silent if nothing is.
@@ -132,4 +162,31 @@ fn as_root(arguments: &[&str]) -> Result<()> {
         bail!("failed ({status}): sudo {}", words.join(" "));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF header, and one program header of the given type behind it.
+    fn elf(kind: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 56];
+        bytes[..4].copy_from_slice(b"\x7fELF");
+        (bytes[32], bytes[54], bytes[56]) = (64, 56, 1);
+        bytes[64] = kind;
+        bytes
+    }
+
+    #[test]
+    fn dynamic_programs_are_told_apart() {
+        assert!(asks_for_interpreter(&elf(3)));
+        assert!(!asks_for_interpreter(&elf(1)));
+        for length in 0..elf(3).len() {
+            // Cut anywhere: no panic, and nothing is found that is not there.
+            assert!(!asks_for_interpreter(&elf(1)[..length]));
+        }
+        let mut endless = elf(1);
+        endless[32..40].fill(0xff);
+        assert!(!asks_for_interpreter(&endless));
+    }
 }

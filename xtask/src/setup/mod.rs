@@ -15,7 +15,7 @@ const MACHINE: &[Need] = &[
     },
     Need {
         package: "busybox-static",
-        proof: Proof::Program("busybox"),
+        proof: Proof::StaticProgram("busybox"),
     },
     Need {
         package: "binutils",
