@@ -139,7 +139,7 @@ pub struct Settings {
     pub emit_all: u32,
     /// 1: events carry the waiter's kernel stack.
     pub stacks: u32,
-    /// Index mask of the wait table (entries - 1; a power of two).
+    /// Index mask of the buckets of the wait table (buckets - 1; a power of two).
     pub wait_mask: u32,
     /// Index mask of one CPU's part of the lock table.
     pub cell_mask: u32,

@@ -5,15 +5,25 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// How many neighbouring slots a key may land in.
+/// How many neighbouring cells the statistics of a lock may land in.
 pub const PROBES: u32 = 8;
 
-/// A wait of one thread. Written only by that thread; freed by it, or by user space once the thread is gone.
+/// Slots of a [`WaitBucket`].
+pub const BUCKET_SLOTS: usize = 8;
+
+/// Which threads own the wait slots of one bucket: one cache line, so that finding or claiming a slot touches no more. Bucket `b`
+/// has the slots `b * BUCKET_SLOTS` and on of the wait table.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WaitBucket {
+    /// Thread ids; 0 = free. Claimed by compare-and-swap.
+    pub tids: [u64; BUCKET_SLOTS],
+}
+
+/// A wait of one thread. Written only by that thread; freed by it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WaitSlot {
-    /// Thread id; 0 = free. The only word that is claimed by compare-and-swap.
-    pub tid: u64,
     /// The innermost wait; `lock == 0` means none.
     pub wait: Wait,
     /// The wait around it, where lock slowpaths nest (rwbase and its inner rtmutex).
@@ -171,7 +181,7 @@ pub struct CpuFacts {
 }
 
 const _: () = assert!(core::mem::size_of::<Wait>() == 40);
-const _: () = assert!(core::mem::size_of::<WaitSlot>() == 88);
+const _: () = assert!(core::mem::size_of::<WaitSlot>() == 80);
 const _: () = assert!(core::mem::size_of::<SpinSlot>() == 40);
 const _: () = assert!(core::mem::size_of::<SpinLogEntry>() == 72);
 const _: () = assert!(core::mem::size_of::<LockCell>() == 40 + 8 * BUCKETS);

@@ -90,7 +90,7 @@ pub fn release(ctx: *mut c_void, lock: u64, kind: u8) {
             };
             (*to).body.header = header(record_kind::RELEASE, size_of::<WithStack<ReleaseRecord>>() as u16);
             (*to).body.lock = lock;
-            task::fill(&mut (*to).body.task, current_task());
+            task::identify(&mut (*to).body.task, current_task());
             (*to).body.kind = kind;
             (*to).body.pad = [0; 3];
             (*to).body.stack_len = frames;
@@ -153,8 +153,8 @@ unsafe fn fill_wait(to: *mut WaitRecord, kind: u16, wait: &Wait, result: i32, si
     } else {
         0
     };
-    task::fill(&mut to.waiter, current_task());
-    task::fill(&mut to.owner, owner::task(wait.kind, wait.owner_word));
+    task::identify(&mut to.waiter, current_task());
+    task::identify(&mut to.owner, owner::task(wait.kind, wait.owner_word));
     // The owner word was read at the begin. If its task has gone since, the memory may be another's by now: then only the ids
     // read at the begin are told.
     if kind == record_kind::WAIT_END && to.owner.tid != wait.owner_tid {

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tracer_common::{
     counter,
     record::{MAX_FRAMES, WaitRecord},
-    table::{Control, CpuFacts, LockCell, SpinCpu, SpinLogEntry, WaitSlot},
+    table::{Control, CpuFacts, LockCell, SpinCpu, SpinLogEntry, WaitBucket, WaitSlot},
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array in place.
@@ -16,6 +16,10 @@ const MMAPABLE: u32 = 1 << 10;
 /// Events of sleeping locks.
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Owners of the slots of [`WAITS`], in buckets.
+#[map]
+pub static WAIT_BUCKETS: Array<WaitBucket> = Array::with_max_entries(1, 0);
 
 /// Pending waits by thread.
 #[map]

@@ -49,9 +49,9 @@ pub fn count(kind: u8, lock: u64) -> u64 {
 
 /// Position of `waiter` (a `task_struct`) on the lock's wait list, or a code of [`queue`].
 ///
-/// Bounded; a list that changes under the walk ends in [`queue::UNKNOWN`] or in a position that was true at one moment.
+/// Looks at `limit` waiters at most; a list that changes under the walk ends in [`queue::UNKNOWN`] or in a position that was true at one moment.
 #[inline(always)]
-pub fn queue_position(kind: u8, lock: u64, waiter: u64) -> u32 {
+pub fn queue_position(kind: u8, lock: u64, waiter: u64, limit: u32) -> u32 {
     let (head, node, task) = match kind {
         lock_kind::MUTEX | lock_kind::WW_MUTEX => {
             (off!(mutex_wait_list), off!(mutex_waiter_list), off!(mutex_waiter_task))
@@ -64,17 +64,17 @@ pub fn queue_position(kind: u8, lock: u64, waiter: u64) -> u32 {
     if head == ABSENT || node == ABSENT || task == ABSENT {
         return queue::UNKNOWN;
     }
-    walk(lock + u64::from(head), node, task, waiter)
+    walk(lock + u64::from(head), node, task, waiter, limit)
 }
 
 #[inline(always)]
-fn walk(head: u64, node: u32, task: u32, waiter: u64) -> u32 {
+fn walk(head: u64, node: u32, task: u32, waiter: u64, limit: u32) -> u32 {
     let mut at: u64 = match read(head) {
         Some(first) => first,
         None => return queue::UNKNOWN,
     };
     let mut position = 0;
-    while position < queue::WALK_LIMIT {
+    while position < limit {
         if at == head {
             return queue::ABSENT;
         }

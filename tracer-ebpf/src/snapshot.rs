@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     counter,
-    kind::record_kind,
+    kind::{queue, record_kind},
     record::{MAX_FRAMES, TaskSampleRecord, WaitRecord},
     table::Wait,
 };
@@ -54,7 +54,8 @@ pub extern "C" fn iter_waits(ctx: *const IterTask) -> i32 {
         return 0;
     };
     let mut reported = false;
-    if let Some(slot) = wait::find(u64::from(tid)) {
+    if let Some(place) = wait::find(u64::from(tid)) {
+        let slot = place.slot();
         // SAFETY: just looked up. The thread may be changing its slot under us: the copy is judged by the re-read below.
         let (inner, outer) = unsafe {
             (
@@ -92,7 +93,7 @@ fn pending(seq: *mut seq_file, task: *mut task_struct, scratch: *mut Scratch, wa
     task::fill(&mut record.waiter, task as u64);
     task::fill(&mut record.owner, owner::task(wait.kind, record.owner_word));
     record.result = 0;
-    record.queue = owner::queue_position(wait.kind, wait.lock, task as u64);
+    record.queue = owner::queue_position(wait.kind, wait.lock, task as u64, queue::WALK_LIMIT);
     record.flags = wait.flags;
     record.kind = wait.kind;
     record.mode = wait.mode;

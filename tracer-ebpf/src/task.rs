@@ -7,11 +7,28 @@ use crate::{
     mem::{field, read_into},
 };
 
-/// Fills `to` with what can be read of the `task_struct` at `task`; `task == 0` gives an empty record.
+/// Thread and process id of a `task_struct`; zeros when there is none or it cannot be read.
+///
+/// KERNEL: `pid` and `tgid` have stood next to each other in `task_struct` for as long as there is BTF; where they do not, two reads
+/// do it.
+#[inline(always)]
+pub fn ids(task: u64) -> (u32, u32) {
+    if off!(task_tgid) == off!(task_pid).wrapping_add(4) {
+        let both: u64 = field(task, off!(task_pid)).unwrap_or(0);
+        (both as u32, (both >> 32) as u32)
+    } else {
+        (
+            field(task, off!(task_pid)).unwrap_or(0),
+            field(task, off!(task_tgid)).unwrap_or(0),
+        )
+    }
+}
+
+/// Fills `to` with the identity of the `task_struct` at `task`; `task == 0` gives an empty record.
 ///
 /// The pointer may come from an owner word and so be stale: reads never fault, and what could not be read is not marked.
 #[inline(always)]
-pub fn fill(to: &mut TaskRecord, task: u64) {
+pub fn identify(to: &mut TaskRecord, task: u64) {
     *to = TaskRecord {
         task,
         start: 0,
@@ -30,23 +47,27 @@ pub fn fill(to: &mut TaskRecord, task: u64) {
     if task == 0 {
         return;
     }
-    let mut fields = 0;
     let comm = off!(task_comm);
-    match (field(task, off!(task_pid)), field(task, off!(task_tgid))) {
-        (Some(tid), Some(tgid)) if comm != ABSENT && read_into(task + u64::from(comm), &mut to.comm) => {
-            to.tid = tid;
-            to.tgid = tgid;
-            fields |= task_field::IDENTITY;
-        }
-        _ => {
-            to.fields = task_field::UNREADABLE;
-            return;
-        }
+    (to.tid, to.tgid) = ids(task);
+    if to.tid == 0 || comm == ABSENT || !read_into(task + u64::from(comm), &mut to.comm) {
+        to.fields = task_field::UNREADABLE;
+        return;
     }
+    to.fields = task_field::IDENTITY;
     if let Some(start) = field(task, off!(task_start)) {
         to.start = start;
-        fields |= task_field::START;
+        to.fields |= task_field::START;
     }
+}
+
+/// As [`identify`], and the scheduler's state: for iterators, which can afford the reads.
+#[inline(always)]
+pub fn fill(to: &mut TaskRecord, task: u64) {
+    identify(to, task);
+    if to.fields & task_field::IDENTITY == 0 {
+        return;
+    }
+    let mut fields = to.fields;
     if let (Some(state), Some(on_cpu)) = (
         field::<u32>(task, off!(task_state)),
         field::<u32>(task, off!(task_on_cpu)),

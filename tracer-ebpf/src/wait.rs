@@ -8,16 +8,16 @@ use aya_ebpf::helpers::{
 };
 use tracer_common::{
     counter,
-    kind::record_kind,
-    table::{PROBES, Wait, WaitSlot},
+    kind::{lock_kind, phase, record_kind, seen_by},
+    table::{BUCKET_SLOTS, Wait, WaitSlot},
 };
 
 use crate::{
     emit,
-    layout::{off, setting},
-    maps::WAITS,
-    mem::{cas, field, lost},
-    owner, spin,
+    layout::setting,
+    maps::{WAIT_BUCKETS, WAITS},
+    mem::{cas, lost},
+    owner, spin, task,
 };
 
 /// What a probe knows when a wait begins.
@@ -30,16 +30,41 @@ pub struct Begin {
     pub flags: u32,
 }
 
+/// Bucket of a thread, and its words.
+#[inline(always)]
+fn bucket(tid: u64) -> Option<(u32, *mut [u64; BUCKET_SLOTS])> {
+    let index = tid as u32 & setting!(wait_mask);
+    let bucket = WAIT_BUCKETS.get_ptr_mut(index)?;
+    // SAFETY: just looked up.
+    Some((index * BUCKET_SLOTS as u32, unsafe { &raw mut (*bucket).tids }))
+}
+
+/// A slot and the word that says whose it is.
+pub struct Place {
+    slot: *mut WaitSlot,
+    tid: *mut u64,
+}
+
+impl Place {
+    /// The slot, to read.
+    #[inline(always)]
+    pub fn slot(&self) -> *const WaitSlot {
+        self.slot
+    }
+}
+
 /// The slot of `tid`, if it has one.
 #[inline(always)]
-pub fn find(tid: u64) -> Option<*mut WaitSlot> {
-    let mask = setting!(wait_mask);
+pub fn find(tid: u64) -> Option<Place> {
+    let (first, tids) = bucket(tid)?;
     let mut i = 0;
-    while i < PROBES {
-        let slot = WAITS.get_ptr_mut((tid as u32).wrapping_add(i) & mask)?;
-        // SAFETY: just looked up; a word another CPU may change, read once.
-        if unsafe { core::ptr::read_volatile(&raw const (*slot).tid) } == tid {
-            return Some(slot);
+    while i < BUCKET_SLOTS {
+        // SAFETY: i < BUCKET_SLOTS; a word another CPU may change, read once.
+        let word = unsafe { (&raw mut *tids).cast::<u64>().add(i) };
+        // SAFETY: as above.
+        if unsafe { core::ptr::read_volatile(word) } == tid {
+            let slot = WAITS.get_ptr_mut(first + i as u32)?;
+            return Some(Place { slot, tid: word });
         }
         i += 1;
     }
@@ -48,22 +73,20 @@ pub fn find(tid: u64) -> Option<*mut WaitSlot> {
 
 /// The slot of `tid`, claimed if need be.
 #[inline(always)]
-fn claim(tid: u64) -> Option<*mut WaitSlot> {
-    if let Some(slot) = find(tid) {
-        return Some(slot);
+fn claim(tid: u64) -> Option<Place> {
+    if let Some(place) = find(tid) {
+        return Some(place);
     }
-    let mask = setting!(wait_mask);
+    let (first, tids) = bucket(tid)?;
     let mut i = 0;
-    while i < PROBES {
-        let slot = WAITS.get_ptr_mut((tid as u32).wrapping_add(i) & mask)?;
-        // SAFETY: just looked up.
-        if unsafe { cas(&raw mut (*slot).tid, 0, tid) } {
-            // SAFETY: claimed: this thread is the only writer.
-            unsafe {
-                (*slot).wait = Wait::NONE;
-                (*slot).outer = Wait::NONE;
-            }
-            return Some(slot);
+    while i < BUCKET_SLOTS {
+        // SAFETY: i < BUCKET_SLOTS.
+        let word = unsafe { (&raw mut *tids).cast::<u64>().add(i) };
+        // SAFETY: within the bucket just looked up.
+        if unsafe { core::ptr::read_volatile(word) == 0 && cas(word, 0, tid) } {
+            // Whoever had the slot before left it without a wait.
+            let slot = WAITS.get_ptr_mut(first + i as u32)?;
+            return Some(Place { slot, tid: word });
         }
         i += 1;
     }
@@ -80,30 +103,25 @@ pub fn begin(ctx: *mut c_void, begin: &Begin) {
     if tid == 0 {
         return;
     }
-    let Some(slot) = claim(tid) else {
+    let Some(place) = claim(tid) else {
         lost(counter::WAIT_TABLE_FULL);
         return;
     };
     // SAFETY: only the thread itself writes its slot, and it is us.
-    let slot = unsafe { &mut *slot };
+    let slot = unsafe { &mut *place.slot };
     if slot.wait.lock == begin.lock {
-        slot.wait.phase = begin.phase;
-        slot.wait.flags = begin.flags;
-        return;
-    }
-    if slot.wait.lock != 0 {
+        if continues(&slot.wait, begin) {
+            slot.wait.phase = begin.phase;
+            slot.wait.flags = begin.flags;
+            return;
+        }
+        lost(counter::MISSED_END);
+    } else if slot.wait.lock != 0 {
         nest(slot);
     }
     let owner_word = owner::word(begin.kind, begin.lock);
     let owner = owner::task(begin.kind, owner_word);
-    let (owner_tid, owner_tgid) = if owner == 0 {
-        (0, 0)
-    } else {
-        (
-            field(owner, off!(task_pid)).unwrap_or(0),
-            field(owner, off!(task_tgid)).unwrap_or(0),
-        )
-    };
+    let (owner_tid, owner_tgid) = task::ids(owner);
     // The lock is written last: until then a reader of the table sees no wait.
     slot.wait.since = unsafe { bpf_ktime_get_ns() };
     slot.wait.owner_word = owner_word;
@@ -121,6 +139,24 @@ pub fn begin(ctx: *mut c_void, begin: &Begin) {
     if own || setting!(emit_all) != 0 {
         emit::wait(ctx, record_kind::WAIT_BEGIN, &slot.wait, 0, own);
     }
+}
+
+/// Whether a begin for the lock that is already waited for is another phase of the same wait; if not, the end of the wait before was
+/// missed, and its start must not be taken for the new one's.
+///
+/// KERNEL: kernel/locking/mutex.c, 5.19 to 6.18: a wait begins with MUTEX|SPIN; MUTEX follows when it queues; MUTEX|SPIN comes again
+/// only while it is first in the queue. Other locks begin once.
+#[inline(always)]
+fn continues(wait: &Wait, begin: &Begin) -> bool {
+    if begin.seen_by == seen_by::KPROBE {
+        // The outer and the inner slowpath of an rt_mutex.
+        return begin.kind == lock_kind::RT_MUTEX;
+    }
+    if begin.kind != lock_kind::MUTEX {
+        return false;
+    }
+    begin.phase == phase::SLEEPING
+        || (wait.phase == phase::SLEEPING && owner::queue_position(begin.kind, begin.lock, current_task(), 1) == 0)
 }
 
 /// A second lock while the first is still waited for: either slowpaths nest (rwbase on PREEMPT_RT), or the end of the first was
@@ -141,9 +177,11 @@ pub fn end(ctx: *mut c_void, lock: Option<u64>, result: i32) {
         return;
     }
     // No slot: the wait began before we were attached, or its begin was counted as lost.
-    let Some(slot) = find(tid) else { return };
+    let Some(place) = find(tid) else {
+        return;
+    };
     // SAFETY: only the thread itself writes its slot, and it is us.
-    let slot = unsafe { &mut *slot };
+    let slot = unsafe { &mut *place.slot };
     if let Some(lock) = lock
         && slot.wait.lock != lock
     {
@@ -168,7 +206,7 @@ pub fn end(ctx: *mut c_void, lock: Option<u64>, result: i32) {
     slot.outer = Wait::NONE;
     if slot.wait.lock == 0 {
         // SAFETY: the last store to the slot: from here on another thread may claim it.
-        unsafe { core::ptr::write_volatile(&raw mut slot.tid, 0) };
+        unsafe { core::ptr::write_volatile(place.tid, 0) };
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use aya::{Btf, Ebpf, EbpfLoader};
 use tracer_common::config::{Layout, Settings};
-use tracer_common::table::PROBES;
+use tracer_common::table::BUCKET_SLOTS;
 use zerocopy::IntoBytes;
 
 use super::OBJECT;
@@ -11,8 +11,8 @@ use super::OBJECT;
 /// Sizes of the shared tables, chosen from the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Slots for pending waits; a power of two.
-    pub waits: u32,
+    /// Buckets of slots for pending waits; a power of two.
+    pub wait_buckets: u32,
     /// Lock cells per CPU and bank; a power of two.
     pub cells: u32,
     /// Spin log entries per CPU; a power of two.
@@ -30,7 +30,9 @@ impl Sizes {
     pub fn for_machine(cpus: u32, pid_max: u32) -> Self {
         let cpus = cpus.max(1);
         Self {
-            waits: pid_max.clamp(1 << 12, 1 << 17).next_power_of_two(),
+            wait_buckets: (pid_max / BUCKET_SLOTS as u32)
+                .clamp(1 << 10, 1 << 14)
+                .next_power_of_two(),
             cells: if cpus <= 16 { 1024 } else { 256 },
             spin_log: match cpus {
                 0..=16 => 4096,
@@ -42,10 +44,10 @@ impl Sizes {
         }
     }
 
-    /// Entries of the wait table: probing runs past the last slot never, because indexes are masked.
+    /// Entries of the wait table.
     #[must_use]
     pub fn wait_entries(&self) -> u32 {
-        self.waits.max(PROBES)
+        self.wait_buckets * BUCKET_SLOTS as u32
     }
 
     /// Entries of the lock table: two banks, a part per CPU.
@@ -62,7 +64,7 @@ impl Sizes {
 
     /// Completes the settings with the index masks.
     pub fn apply(&self, settings: &mut Settings) {
-        settings.wait_mask = self.wait_entries() - 1;
+        settings.wait_mask = self.wait_buckets - 1;
         settings.cell_mask = self.cells - 1;
         settings.spin_log_mask = self.spin_log - 1;
         settings.cpus = self.cpus;
@@ -79,6 +81,7 @@ pub fn load(btf: &Btf, layout: &Layout, settings: &Settings, sizes: &Sizes, log_
         .override_global("LAYOUT", layout.as_bytes(), true)
         .override_global("SETTINGS", settings.as_bytes(), true)
         .override_global("AYA_LOG_LEVEL", &log_level, false)
+        .map_max_entries("WAIT_BUCKETS", sizes.wait_buckets)
         .map_max_entries("WAITS", sizes.wait_entries())
         .map_max_entries("CELLS", sizes.cell_entries())
         .map_max_entries("SPIN_LOG", sizes.spin_log_entries())

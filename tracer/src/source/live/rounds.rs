@@ -1,6 +1,6 @@
 //! Sampling rounds: every wait that is old enough is re-read from its lock, with the state of the waiter and of the owner.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, MapData};
@@ -11,7 +11,7 @@ use crate::bpf::attach;
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
-use crate::event::{Actor, Body, Event, LossCause, Owner, Round, RoundEdge, RoundScope};
+use crate::event::{Actor, Body, Event, LossCause, Owner, Queued, Round, RoundEdge, RoundScope, TaskState, WaitSample};
 use crate::ids::{Nanos, Tid, Timestamp};
 use crate::wire::Decoder;
 
@@ -19,9 +19,8 @@ const ITERATOR: &str = "iter_waits";
 /// Size of the INTEREST map.
 const MAX_INTEREST: usize = 8192;
 /// 64-bit words of a [`WaitSlot`] that tell whether it holds an old wait.
-const TID_WORD: usize = 0;
-const LOCK_WORD: usize = 1;
-const SINCE_WORD: usize = 2;
+const LOCK_WORD: usize = 0;
+const SINCE_WORD: usize = 1;
 
 /// State of the rounds.
 pub struct Rounds {
@@ -107,6 +106,7 @@ impl Rounds {
                 }
             }
         }
+        drop_ended(from, out);
         let (waiting, owners) = summarise(out.get(from..).unwrap_or_default());
         self.active = !waiting.is_empty();
         self.owners = owners.difference(&waiting).copied().collect();
@@ -120,7 +120,7 @@ impl Rounds {
     fn any_old(&self, now: Timestamp) -> bool {
         (0..self.waits.len()).any(|slot| {
             let word = |word| self.waits.word(slot, word).unwrap_or(0);
-            word(TID_WORD) != 0 && word(LOCK_WORD) != 0 && now.since(Timestamp(word(SINCE_WORD))) >= self.age
+            word(LOCK_WORD) != 0 && now.since(Timestamp(word(SINCE_WORD))) >= self.age
         })
     }
 
@@ -136,6 +136,36 @@ impl Rounds {
         }
         self.watched = wanted;
     }
+}
+
+/// Drops waits of the last round which the lock itself denies: the end was missed, because the kernel skips a program that is
+/// already running on the CPU. Without that a slot left behind would look like a wait for ever.
+fn drop_ended(from: usize, out: &mut Vec<Event>) {
+    let asleep: HashSet<Tid> = out
+        .iter()
+        .skip(from)
+        .filter_map(|event| match &event.body {
+            Body::Task(sample) => {
+                (!matches!(sample.state, TaskState::Running | TaskState::Runnable)).then_some(sample.task.key.tid)
+            }
+            _ => None,
+        })
+        .collect();
+    let mut index = 0;
+    out.retain(|event| {
+        index += 1;
+        match (&event.body, index > from) {
+            (
+                Body::Wait(WaitSample {
+                    queued: Queued::Absent,
+                    waiter: Actor::Task(key),
+                    ..
+                }),
+                true,
+            ) => !asleep.contains(&key.tid),
+            _ => true,
+        }
+    });
 }
 
 /// Threads that wait, and threads that own what they wait for.
@@ -158,8 +188,108 @@ fn summarise(events: &[Event]) -> (BTreeSet<Tid>, BTreeSet<Tid>) {
 }
 
 const _: () = {
-    assert!(std::mem::offset_of!(WaitSlot, tid) == TID_WORD * 8);
     assert!(std::mem::offset_of!(WaitSlot, wait) == LOCK_WORD * 8);
     assert!(std::mem::offset_of!(tracer_common::table::Wait, lock) == 0);
     assert!(std::mem::offset_of!(tracer_common::table::Wait, since) == (SINCE_WORD - LOCK_WORD) * 8);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Evidence, LockKind, Mode, Phase, TaskRef, TaskSample};
+    use crate::ids::{CgroupId, LockAddr, StackId, TaskKey, Tgid};
+
+    fn key(tid: u32) -> TaskKey {
+        TaskKey {
+            tid: Tid(tid),
+            start: Timestamp(1),
+        }
+    }
+
+    fn thread(tid: u32, state: TaskState) -> Event {
+        let task = TaskRef {
+            key: key(tid),
+            tgid: Tgid(tid),
+            comm: "t".into(),
+        };
+        let body = Body::Task(TaskSample {
+            task,
+            state,
+            cpu: None,
+            switches: None,
+            last_switch: None,
+            kernel_thread: false,
+            cgroup: CgroupId(0),
+            stack: StackId(0),
+            work: None,
+        });
+        Event {
+            time: Timestamp(9),
+            body,
+        }
+    }
+
+    fn wait(tid: u32, queued: Queued, owner: Owner) -> Event {
+        let body = Body::Wait(WaitSample {
+            waiter: Actor::Task(key(tid)),
+            task: None,
+            lock: LockAddr(0x1000),
+            kind: LockKind::Mutex,
+            mode: Mode::Exclusive,
+            phase: Phase::Sleeping,
+            since: Some(Timestamp(2)),
+            owner_word: 0,
+            owner,
+            queued,
+            cpu: None,
+            stack: StackId(0),
+            evidence: Evidence::Reread,
+        });
+        Event {
+            time: Timestamp(9),
+            body,
+        }
+    }
+
+    #[test]
+    fn a_sleeper_that_is_not_on_the_wait_list_does_not_wait() {
+        let older = wait(1, Queued::Absent, Owner::Nobody);
+        let round = [
+            thread(1, TaskState::Uninterruptible),
+            wait(1, Queued::Absent, Owner::Nobody),
+            thread(2, TaskState::Uninterruptible),
+            wait(2, Queued::At(0), Owner::Nobody),
+            thread(3, TaskState::Running),
+            wait(3, Queued::Absent, Owner::Nobody),
+            thread(4, TaskState::Interruptible),
+            wait(4, Queued::Unknown, Owner::Nobody),
+        ];
+        let mut events = vec![older.clone()];
+        events.extend(round.clone());
+        drop_ended(1, &mut events);
+        let mut expected = vec![older];
+        expected.extend(
+            round
+                .into_iter()
+                .enumerate()
+                .filter(|(i, _)| *i != 1)
+                .map(|(_, event)| event),
+        );
+        assert_eq!(events, expected);
+    }
+
+    #[test]
+    fn owners_are_looked_after_unless_they_wait_themselves() {
+        let owner = |tid| {
+            Owner::Task(TaskRef {
+                key: key(tid),
+                tgid: Tgid(tid),
+                comm: "o".into(),
+            })
+        };
+        let events = [wait(1, Queued::At(0), owner(2)), wait(2, Queued::At(0), owner(3))];
+        let (waiting, owners) = summarise(&events);
+        assert_eq!(waiting, [Tid(1), Tid(2)].into());
+        assert_eq!(owners, [Tid(2), Tid(3)].into());
+    }
+}
