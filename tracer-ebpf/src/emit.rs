@@ -7,6 +7,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_get_stack, bpf_ktime_get_ns};
+use aya_log_ebpf::info;
 use tracer_common::{
     counter,
     kind::{queue, record_kind},
@@ -33,6 +34,13 @@ struct WithStack<T> {
 #[inline(always)]
 pub fn wait(ctx: *mut c_void, kind: u16, wait: &Wait, result: i32, stack: bool) {
     guarded(|| {
+        // Diagnostics (`--bpf-log`): a ring of their own, under the same busy word; no code at all when the level is off.
+        if kind == record_kind::WAIT_BEGIN && stack {
+            info!(
+                &ctx,
+                "thread {} waits for {:x}, whose owner word names itself", wait.owner_tid, wait.lock
+            );
+        }
         if stack && setting!(stacks) != 0 {
             let Some(mut entry) = RING.reserve::<WithStack<WaitRecord>>(0) else {
                 return lost(counter::RING_FULL);

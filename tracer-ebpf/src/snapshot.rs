@@ -8,6 +8,7 @@ use aya_ebpf::{
     bindings::{seq_file, task_struct},
     helpers::generated::{bpf_get_task_stack, bpf_ktime_get_ns, bpf_seq_write},
 };
+use aya_log_ebpf::debug;
 use tracer_common::{
     counter,
     kind::{queue, record_kind},
@@ -101,6 +102,10 @@ fn pending(seq: *mut seq_file, task: *mut task_struct, scratch: *mut Scratch, wa
     record.seen_by = wait.seen_by;
     record.stack_len = frames;
     record.pad = 0;
+    debug!(
+        &seq,
+        "thread {} still waits for {:x}, queue {}", record.waiter.tid, record.lock, record.queue
+    );
     // SAFETY: size is at most that of the scratch: frames <= MAX_FRAMES.
     unsafe { bpf_seq_write(seq, scratch.cast::<c_void>(), size.min(size_of::<Scratch>() as u32)) };
     true
