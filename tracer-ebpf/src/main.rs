@@ -195,11 +195,7 @@ pub fn krp_int(ctx: RetProbeContext) -> u32 {
 pub fn krp_ptr(ctx: RetProbeContext) -> u32 {
     const MAX_ERRNO: u64 = 4095;
     let value: u64 = ctx.ret();
-    let result = if value >= u64::MAX - MAX_ERRNO + 1 {
-        value as i32
-    } else {
-        0
-    };
+    let result = if value > u64::MAX - MAX_ERRNO { value as i32 } else { 0 };
     wait::end(ctx.as_ptr(), None, result);
     0
 }

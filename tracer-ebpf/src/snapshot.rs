@@ -70,7 +70,7 @@ pub extern "C" fn iter_waits(ctx: *const IterTask) -> i32 {
         }
     }
     // SAFETY: map lookup in process context.
-    if !reported && unsafe { INTEREST.get(&tid) }.is_some() {
+    if !reported && unsafe { INTEREST.get(tid) }.is_some() {
         sample(seq, task, scratch);
     }
     0
