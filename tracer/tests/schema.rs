@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tracer::diagnosis::{Engine, Kind};
 use tracer::model::{Model, Settings};
-use tracer::report::Report;
+use tracer::report::{ProgramCost, Report, SourceFacts};
 use tracer::source::script::{Script, Step};
 use tracer::view::json;
 
@@ -36,6 +36,17 @@ fn strict(schema: &mut Value) {
     }
 }
 
+/// Facts with every list filled, so that their items are compared as well.
+fn facts() -> SourceFacts {
+    SourceFacts {
+        mode: "script".to_owned(),
+        probes: vec!["probe".to_owned()],
+        limits: vec!["limit".to_owned()],
+        programs: vec![ProgramCost::default()],
+        ..SourceFacts::default()
+    }
+}
+
 /// All lines that a scenario gives: every change, and a report after every look.
 fn lines(script: &Script) -> Vec<Value> {
     let mut model = Model::new(Settings::default());
@@ -49,7 +60,11 @@ fn lines(script: &Script) -> Vec<Value> {
         for change in engine.update(&model) {
             json::change(&mut out, model.now(), &change).expect("writing to memory");
         }
-        json::report(&mut out, &Report::build(&model, &engine)).expect("writing to memory");
+        let report = Report {
+            source: facts(),
+            ..Report::build(&model, &engine)
+        };
+        json::report(&mut out, &report).expect("writing to memory");
     }
     let text = String::from_utf8(out).expect("JSON is UTF-8");
     text.lines()

@@ -4,7 +4,7 @@ use rustc_hash::FxHashSet;
 
 use super::finding::{Certainty, EvidenceLine, Finding, Kind, Severity, Source};
 use super::graph::{Edge, Hold, Via};
-use super::{Draft, Rule, View, graph, links, phrase, proof, scc};
+use super::{Draft, Rule, View, links, phrase, proof, scc};
 use crate::event::Mode;
 use crate::model::{ActorIx, LockIx, Span};
 use crate::view::units;
@@ -122,10 +122,7 @@ fn old_enough(view: &View<'_>, cycle: &[Edge]) -> bool {
         )
     };
     let innermost = |edge: &Edge| match edge.via {
-        Via::Lock(wait, ..) => model
-            .waits()
-            .get(wait)
-            .is_some_and(|w| graph::is_innermost(model, wait, w)),
+        Via::Lock(wait, ..) => model.waits().get(wait).is_some_and(|w| w.innermost),
         Via::Dependency => true,
     };
     cycle.iter().all(|edge| {

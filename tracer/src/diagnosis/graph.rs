@@ -3,7 +3,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::event::{Evidence, Mode};
-use crate::model::{ActorIx, Held, LockEntry, LockIx, Model, Wait, WaitIx};
+use crate::model::{ActorIx, Held, Index, LockEntry, LockIx, Model, WaitIx};
 
 /// Why somebody is taken for the holder of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,7 @@ pub struct Graph {
     held_by: FxHashMap<ActorIx, Vec<LockIx>>,
     depending_on: FxHashMap<ActorIx, Vec<ActorIx>>,
     blockers: Vec<ActorIx>,
+    is_blocker: Vec<bool>,
     stuck: Vec<ActorIx>,
 }
 
@@ -163,7 +164,7 @@ impl Graph {
             }
             graph.holders.insert(ix, holders);
         }
-        for (ix, actor) in model.actors().iter() {
+        for (ix, actor) in model.depending() {
             if let Some(dependency) = &actor.dependency
                 && actor.waits.is_empty()
             {
@@ -177,6 +178,12 @@ impl Graph {
         }
         graph.blockers = blockers.into_iter().collect();
         graph.blockers.sort_unstable();
+        graph.is_blocker = vec![false; model.actors().slots()];
+        for blocker in &graph.blockers {
+            if let Some(cell) = graph.is_blocker.get_mut(blocker.slot()) {
+                *cell = true;
+            }
+        }
         graph
     }
 
@@ -189,7 +196,7 @@ impl Graph {
     /// Whether this actor is one of the blockers.
     #[must_use]
     pub fn is_blocker(&self, actor: ActorIx) -> bool {
-        self.blockers.binary_search(&actor).is_ok()
+        self.is_blocker.get(actor.slot()).copied().unwrap_or(false)
     }
 
     /// The contended locks, in no order.
@@ -374,13 +381,4 @@ impl Graph {
             at = next;
         }
     }
-}
-
-/// Whether this wait's waiter is stuck in it, and not in one nested above it.
-#[must_use]
-pub fn is_innermost(model: &Model, ix: WaitIx, wait: &Wait) -> bool {
-    model
-        .actors()
-        .get(wait.waiter)
-        .is_some_and(|a| a.innermost() == Some(ix))
 }

@@ -17,7 +17,7 @@ pub struct Impact {
     pub earliest: Option<Timestamp>,
     /// cgroups, sorted, without the unknown one.
     pub cgroups: Vec<CgroupId>,
-    /// Each with the begin of its wait; longest first once finished.
+    /// The longest waiting with the begin of their wait, longest first.
     pub victims: Vec<(Timestamp, ActorIx)>,
     /// The one with most others between it and the members.
     pub deepest: Option<ActorIx>,
@@ -35,21 +35,17 @@ impl Impact {
         self.victims.push((since, who));
     }
 
-    fn finish(&mut self) {
+    /// Keeps the `n` longest waiting victims, longest first.
+    fn finish(&mut self, n: usize) {
         self.cgroups = self.seen_cgroups.drain().collect();
         self.cgroups.sort_unstable();
-    }
-
-    /// The `n` longest waiting, longest first.
-    #[must_use]
-    pub fn longest(&self, n: usize) -> Vec<ActorIx> {
-        let mut victims = self.victims.clone();
-        if n < victims.len() && n > 0 {
-            victims.select_nth_unstable(n - 1);
-            victims.truncate(n);
+        if n < self.victims.len() {
+            if n > 0 {
+                self.victims.select_nth_unstable(n - 1);
+            }
+            self.victims.truncate(n);
         }
-        victims.sort_unstable();
-        victims.into_iter().map(|(_, actor)| actor).take(n).collect()
+        self.victims.sort_unstable();
     }
 }
 
@@ -84,7 +80,7 @@ impl Graph {
                 search.reach(waiter, since, entry.sample.map_or(CgroupId(0), |s| s.cgroup), depth + 1);
             }
         }
-        search.impact.finish();
+        search.impact.finish(model.settings().max_victims_listed.max(1));
         search.impact
     }
 }
@@ -108,21 +104,16 @@ impl Search<'_> {
             return;
         };
         for &ix in &entry.waiters {
-            let Some(wait) = self.model.waits().get(ix) else {
+            let Some(wait) = self.model.waits().get(ix).filter(|w| w.innermost) else {
                 continue;
             };
-            let Some(actor) = self.model.actors().get(wait.waiter) else {
-                continue;
-            };
-            if actor.innermost() == Some(ix) {
-                let (since, _) = self.model.wait_since(wait);
-                self.reach(
-                    wait.waiter,
-                    since,
-                    actor.sample.map_or(CgroupId(0), |s| s.cgroup),
-                    depth + 1,
-                );
-            }
+            let cgroup = self
+                .model
+                .actors()
+                .get(wait.waiter)
+                .and_then(|a| a.sample)
+                .map_or(CgroupId(0), |s| s.cgroup);
+            self.reach(wait.waiter, self.model.wait_since(wait).0, cgroup, depth + 1);
         }
     }
 

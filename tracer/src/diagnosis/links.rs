@@ -74,9 +74,10 @@ pub fn chain(model: &Model, graph: &Graph, actors: &[ActorIx]) -> Vec<Link> {
 #[must_use]
 pub fn victims(model: &Model, graph: &Graph, impact: &Impact) -> Victims {
     let tasks = impact
-        .longest(model.settings().max_victims_listed)
-        .into_iter()
-        .filter_map(|actor| {
+        .victims
+        .iter()
+        .take(model.settings().max_victims_listed)
+        .filter_map(|&(_, actor)| {
             let (stack, site) = phrase::site(model, actor);
             Some(Victim {
                 link: link(model, graph, actor)?,

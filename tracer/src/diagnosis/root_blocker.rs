@@ -72,7 +72,7 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -
     let mut draft = Draft::new(view, Kind::RootBlocker, &[root], locks);
     draft.id(&[root], &[]);
     draft.certainty(certainty, severity(view, impact, longest));
-    let first = impact.longest(1).first().copied();
+    let first = impact.victims.first().map(|v| v.1);
     if let (Some(first), Some(earliest)) = (first, impact.earliest) {
         draft.since(earliest, is_exact(view, first));
     }
@@ -172,7 +172,7 @@ fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact, longest: Nanos) -> 
     };
     let mut draft = Draft::new(view, Kind::RootBlocker, &[], &[lock]);
     draft.certainty(certainty, severity(view, impact, longest));
-    let first = impact.longest(1).first().copied();
+    let first = impact.victims.first().map(|v| v.1);
     if let (Some(first), Some(earliest)) = (first, impact.earliest) {
         draft.since(earliest, is_exact(view, first));
     }

@@ -17,6 +17,7 @@ mod stats;
 mod steady;
 mod waits;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use actors::{ActorEntry, Actors, Depends, Sampled, is_asleep};
@@ -64,6 +65,7 @@ pub struct Model {
     names: Names,
     losses: Losses,
     orders: Orders,
+    depending: BTreeSet<ActorIx>,
     reinits: Vec<ReinitSeen>,
     pending_rounds: Rounds,
     scan_rounds: Rounds,
@@ -86,6 +88,7 @@ impl Model {
             names: Names::new(settings.max_stacks, settings.max_locks),
             losses: Losses::default(),
             orders: Orders::default(),
+            depending: BTreeSet::new(),
             reinits: Vec::new(),
             pending_rounds: Rounds::default(),
             scan_rounds: Rounds::default(),
@@ -179,6 +182,11 @@ impl Model {
     #[must_use]
     pub fn waits(&self) -> &Arena<WaitIx, Wait> {
         &self.waits
+    }
+
+    /// Actors that wait for something that is no lock.
+    pub fn depending(&self) -> impl Iterator<Item = (ActorIx, &ActorEntry)> {
+        self.depending.iter().filter_map(|&ix| Some((ix, self.actors.get(ix)?)))
     }
 
     /// Stacks, symbols and lock names.
@@ -334,6 +342,7 @@ impl Model {
         };
         entry.gone = Some(entry.gone.map_or(gone, |known| known.max(gone)));
         entry.dependency = None;
+        self.depending.remove(&actor);
         entry.asleep = None;
         for wait in entry.waits.clone() {
             self.end_wait(wait, gone);
@@ -414,6 +423,7 @@ impl Model {
             }
             Some(known) if time < known.seen.last => {}
             _ => {
+                self.depending.insert(waiter);
                 entry.dependency = Some(Box::new(Depends {
                     dependency: sample.dependency,
                     on,

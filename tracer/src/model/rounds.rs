@@ -1,7 +1,8 @@
 //! Sampling rounds: what a complete one does not report any more has ended. One that was cut short proves nothing.
 
 use super::Model;
-use super::arena::WaitIx;
+use super::actors::Actors;
+use super::arena::{ActorIx, WaitIx};
 use crate::event::{Evidence, LossCause, Round, RoundEdge, RoundScope};
 use crate::ids::Timestamp;
 
@@ -86,13 +87,18 @@ impl Model {
             .map(|(ix, _)| ix)
             .collect();
         self.end_unreported(over, end);
-        let depending: Vec<_> = self
-            .actors
+        let over = |actors: &Actors, ix| {
+            let dependency = actors.get(ix).and_then(|a| a.dependency.as_deref());
+            dependency.is_none_or(|d| d.seen.last < begin)
+        };
+        let depending: Vec<ActorIx> = self
+            .depending
             .iter()
-            .filter(|(_, a)| a.dependency.as_ref().is_some_and(|d| d.seen.last < begin))
-            .map(|(ix, _)| ix)
+            .copied()
+            .filter(|&ix| over(&self.actors, ix))
             .collect();
         for ix in depending {
+            self.depending.remove(&ix);
             if let Some(actor) = self.actors.get_mut(ix) {
                 actor.dependency = None;
             }

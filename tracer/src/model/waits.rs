@@ -49,6 +49,8 @@ pub struct Wait {
     pub scanned: bool,
     /// It was reported in a sampling round.
     pub in_rounds: bool,
+    /// No other wait of the same waiter is nested in it: the waiter is stuck here.
+    pub innermost: bool,
     slot: usize,
 }
 
@@ -199,6 +201,7 @@ impl Model {
             probed: begin || sample.evidence == Evidence::Reread,
             scanned: !begin && sample.evidence != Evidence::Reread,
             in_rounds: !begin,
+            innermost: true,
             slot,
         });
         if let Some(lock) = self.locks.get_mut(lock) {
@@ -221,7 +224,18 @@ impl Model {
         if let Some(actor) = self.actors.get_mut(waiter) {
             actor.waits.insert(place, ix);
         }
+        self.mark_innermost(waiter);
         ix
+    }
+
+    fn mark_innermost(&mut self, waiter: ActorIx) {
+        let Some(actor) = self.actors.get(waiter) else { return };
+        let last = actor.innermost();
+        for &ix in &actor.waits {
+            if let Some(wait) = self.waits.get_mut(ix) {
+                wait.innermost = Some(ix) == last;
+            }
+        }
     }
 
     fn continue_wait(&mut self, ix: WaitIx, time: Timestamp, sample: &WaitSample) {
@@ -250,6 +264,7 @@ impl Model {
                 probed: wait.probed,
                 scanned: wait.scanned,
                 in_rounds: true,
+                innermost: wait.innermost,
                 slot,
             };
             *wait = fresh;
@@ -345,6 +360,7 @@ impl Model {
         if let Some(actor) = self.actors.get_mut(wait.waiter) {
             actor.waits.retain(|&w| w != ix);
         }
+        self.mark_innermost(wait.waiter);
         let mut moved = None;
         if let Some(lock) = self.locks.get_mut(wait.lock) {
             if wait.slot < lock.waiters.len() {

@@ -103,7 +103,7 @@ fn task_rows(model: &Model, graph: &Graph, sites: &mut Sites) -> (Vec<TaskRow>, 
     let mut shown: Vec<(Actor, ActorIx)> = model
         .actors()
         .iter()
-        .filter(|(ix, a)| !a.waits.is_empty() || a.dependency.is_some() || graph.blockers().binary_search(ix).is_ok())
+        .filter(|(ix, a)| !a.waits.is_empty() || a.dependency.is_some() || graph.is_blocker(*ix))
         .map(|(ix, a)| (a.id, ix))
         .collect();
     shown.sort_unstable();
