@@ -1,6 +1,6 @@
 //! Writes the guest's part of a test.
 
-use crate::vm::command::{ATTACHED, ESTABLISHED_WITHIN_MS, READY_WITHIN_MS};
+use crate::vm::script::{ATTACHED, ESTABLISHED_WITHIN_MS, READY_WITHIN_MS};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xtask_guest::plan::{Command, CommandId, Job, JobId, LOCKFAULT, Ready, Step};
@@ -16,12 +16,11 @@ pub struct Steps {
     limit: Duration,
     steps: Vec<Step>,
     labels: BTreeMap<String, CommandId>,
-    #[cfg_attr(not(test), allow(dead_code))]
+    /// See [`Self::unknown_labels`].
     unknown: Vec<String>,
     total: Duration,
 }
 
-#[allow(dead_code, reason = "the tests' vocabulary, used as they need it")]
 impl Steps {
     /// For job number `job`, whose commands are numbered from `first`.
     pub fn new(job: u16, first: u16) -> Self {
@@ -46,11 +45,6 @@ impl Steps {
     pub fn holdup(&mut self, label: &str, arguments: &[&str]) {
         let id = self.start_with(label, holdup(arguments), None);
         self.steps.push(Step::Wait { id });
-    }
-
-    /// Starts `holdup ARGS` and goes on.
-    pub fn start(&mut self, label: &str, arguments: &[&str]) {
-        self.start_with(label, holdup(arguments), None);
     }
 
     /// Starts `holdup ARGS` and goes on once it has said that it is attached.

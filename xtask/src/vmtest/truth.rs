@@ -21,7 +21,6 @@ pub struct Task {
     pub pid: u32,
 }
 
-#[allow(dead_code, reason = "the tests' vocabulary, used as they need it")]
 impl Truth {
     /// Reads a listing.
     ///
