@@ -2,8 +2,9 @@
 
 use rustc_hash::FxHashSet;
 
-use super::finding::{Certainty, EvidenceLine, Finding, Kind, Severity, Source};
+use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::graph::{Edge, Hold, Via};
+use super::proof::Judgement;
 use super::{Draft, Rule, View, links, phrase, proof, scc};
 use crate::event::Mode;
 use crate::model::{ActorIx, LockIx, Span};
@@ -36,23 +37,7 @@ fn canonical(view: &View<'_>, mut cycle: Vec<Edge>) -> Vec<Edge> {
 
 fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
     let model = view.model;
-    let judged = proof::judge(model, cycle);
-    let (certainty, lines, span) = match judged {
-        Some(judged) => (judged.certainty, judged.lines, judged.span),
-        // Begin events alone do not show that the edges existed together; only that all of them have lasted says something.
-        None if old_enough(view, cycle) => {
-            let text = "no owner was read a second time since the waits began".to_owned();
-            (
-                Certainty::Possible,
-                vec![EvidenceLine {
-                    source: Source::Missing,
-                    text,
-                }],
-                None,
-            )
-        }
-        None => return None,
-    };
+    let Judgement { certainty, lines, span } = proof::judge(model, cycle)?;
     let members: Vec<ActorIx> = cycle.iter().map(|e| e.from).collect();
     let locks: Vec<LockIx> = cycle
         .iter()
@@ -111,25 +96,6 @@ fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
     draft.lines(lines);
     advice(view, cycle, certainty, &mut draft);
     Some(draft.finish())
-}
-
-fn old_enough(view: &View<'_>, cycle: &[Edge]) -> bool {
-    let model = view.model;
-    let sure = |edge: &Edge| {
-        !matches!(
-            edge.via,
-            Via::Lock(_, _, Hold::Hint | Hold::Candidate(..) | Hold::Acquired)
-        )
-    };
-    let innermost = |edge: &Edge| match edge.via {
-        Via::Lock(wait, ..) => model.waits().get(wait).is_some_and(|w| w.innermost),
-        Via::Dependency => true,
-    };
-    cycle.iter().all(|edge| {
-        let old =
-            proof::began(model, edge).is_some_and(|(since, _)| model.now().since(since) >= model.settings().long_wait);
-        old && sure(edge) && innermost(edge) && proof::is_stuck(model, edge)
-    })
 }
 
 /// `holds <lock>`, as far as it is known.

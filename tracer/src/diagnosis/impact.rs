@@ -15,6 +15,8 @@ pub struct Impact {
     pub total: Nanos,
     /// Begin of the longest wait.
     pub earliest: Option<Timestamp>,
+    /// The longest wait as it was last *seen* to last: what began and was never looked at again may be long over.
+    pub lasted: Nanos,
     /// cgroups, sorted, without the unknown one.
     pub cgroups: Vec<CgroupId>,
     /// The longest waiting with the begin of their wait, longest first.
@@ -25,9 +27,10 @@ pub struct Impact {
 }
 
 impl Impact {
-    fn add(&mut self, now: Timestamp, who: ActorIx, since: Timestamp, cgroup: CgroupId) {
+    fn add(&mut self, now: Timestamp, who: ActorIx, since: Timestamp, seen: Timestamp, cgroup: CgroupId) {
         self.count += 1;
         self.total += now.since(since);
+        self.lasted = self.lasted.max(seen.since(since));
         self.earliest = Some(self.earliest.map_or(since, |e| e.min(since)));
         if cgroup.0 != 0 {
             self.seen_cgroups.insert(cgroup);
@@ -73,11 +76,12 @@ impl Graph {
                 let Some(entry) = model.actors().get(waiter) else {
                     continue;
                 };
-                let since = entry
-                    .dependency
-                    .as_ref()
-                    .map_or(model.now(), |d| d.since.unwrap_or(d.seen.first));
-                search.reach(waiter, since, entry.sample.map_or(CgroupId(0), |s| s.cgroup), depth + 1);
+                let Some(depends) = entry.dependency.as_deref() else {
+                    continue;
+                };
+                let since = depends.since.unwrap_or(depends.seen.first);
+                let cgroup = entry.sample.map_or(CgroupId(0), |s| s.cgroup);
+                search.reach(waiter, since, depends.seen.last, cgroup, depth + 1);
             }
         }
         search.impact.finish(model.settings().max_victims_listed.max(1));
@@ -113,11 +117,17 @@ impl Search<'_> {
                 .get(wait.waiter)
                 .and_then(|a| a.sample)
                 .map_or(CgroupId(0), |s| s.cgroup);
-            self.reach(wait.waiter, self.model.wait_since(wait).0, cgroup, depth + 1);
+            self.reach(
+                wait.waiter,
+                self.model.wait_since(wait).0,
+                wait.seen.last,
+                cgroup,
+                depth + 1,
+            );
         }
     }
 
-    fn reach(&mut self, who: ActorIx, since: Timestamp, cgroup: CgroupId, depth: u32) {
+    fn reach(&mut self, who: ActorIx, since: Timestamp, seen: Timestamp, cgroup: CgroupId, depth: u32) {
         if self.graph.is_blocker(who) {
             if !self.reached.insert(who) {
                 return;
@@ -126,7 +136,7 @@ impl Search<'_> {
         } else if self.leaves.contains(&who) {
             return;
         }
-        self.impact.add(self.model.now(), who, since, cgroup);
+        self.impact.add(self.model.now(), who, since, seen, cgroup);
         if depth > self.deepest {
             self.deepest = depth;
             self.impact.deepest = Some(who);

@@ -46,7 +46,7 @@ fn finding(view: &View<'_>, ix: LockIx, lock: &LockEntry) -> Option<Finding> {
         .collect();
     let first = queue.first().filter(|w| w.mode == Mode::Exclusive)?;
     let readers = queue.iter().filter(|w| w.mode == Mode::Shared).count();
-    if readers < model.settings().pile_up_readers || model.waited(first) < model.settings().long_wait {
+    if readers < model.settings().pile_up_readers || model.lasted(first) < model.settings().long_wait {
         return None;
     }
     let head_known = first.queued == Queued::At(0);

@@ -5,7 +5,6 @@ use super::graph::{Holder, Root};
 use super::impact::Impact;
 use super::{Draft, Rule, View, links, phrase, proof};
 use crate::event::{Mode, Queued, TaskState};
-use crate::ids::Nanos;
 use crate::model::{ActorIx, Held, LockIx};
 use crate::view::units;
 
@@ -22,22 +21,21 @@ impl Rule for RootBlocker {
                 Root::Cycle => continue,
             };
             let impact = view.graph.impact(model, &members, lock);
-            let longest = impact.earliest.map(|e| model.now().since(e)).unwrap_or_default();
-            if impact.count == 0 || longest < model.settings().long_wait {
+            if impact.count == 0 || impact.lasted < model.settings().long_wait {
                 continue;
             }
             match (members.first(), lock) {
-                (Some(&actor), _) => out.extend(actor_root(view, actor, &impact, longest)),
-                (None, Some(lock)) => out.extend(lock_root(view, lock, &impact, longest)),
+                (Some(&actor), _) => out.extend(actor_root(view, actor, &impact)),
+                (None, Some(lock)) => out.extend(lock_root(view, lock, &impact)),
                 (None, None) => {}
             }
         }
     }
 }
 
-fn severity(view: &View<'_>, impact: &Impact, longest: Nanos) -> Severity {
+fn severity(view: &View<'_>, impact: &Impact) -> Severity {
     let settings = view.model.settings();
-    if longest >= settings.warn_wait || impact.count >= settings.warn_victims {
+    if impact.lasted >= settings.warn_wait || impact.count >= settings.warn_victims {
         Severity::Warning
     } else {
         Severity::Info
@@ -52,7 +50,7 @@ fn tasks(n: usize) -> String {
     }
 }
 
-fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -> Option<Finding> {
+fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding> {
     let model = view.model;
     let entry = model.actors().get(root)?;
     let locks = view.graph.held_by(root);
@@ -71,7 +69,7 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact, longest: Nanos) -
     }
     let mut draft = Draft::new(view, Kind::RootBlocker, &[root], locks);
     draft.id(&[root], &[]);
-    draft.certainty(certainty, severity(view, impact, longest));
+    draft.certainty(certainty, severity(view, impact));
     let first = impact.victims.first().map(|v| v.1);
     if let (Some(first), Some(earliest)) = (first, impact.earliest) {
         draft.since(earliest, is_exact(view, first));
@@ -151,7 +149,7 @@ fn is_exact(view: &View<'_>, actor: ActorIx) -> bool {
 }
 
 /// A lock which nobody is known to hold. That its owner word says "nobody" is the business of `orphaned-lock`.
-fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact, longest: Nanos) -> Option<Finding> {
+fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact) -> Option<Finding> {
     let model = view.model;
     let entry = model.locks().get(lock)?;
     let (why, certainty) = match entry.held() {
@@ -171,7 +169,7 @@ fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact, longest: Nanos) -> 
         _ => ("it records no holder, and none was found".to_owned(), Certainty::Likely),
     };
     let mut draft = Draft::new(view, Kind::RootBlocker, &[], &[lock]);
-    draft.certainty(certainty, severity(view, impact, longest));
+    draft.certainty(certainty, severity(view, impact));
     let first = impact.victims.first().map(|v| v.1);
     if let (Some(first), Some(earliest)) = (first, impact.earliest) {
         draft.since(earliest, is_exact(view, first));

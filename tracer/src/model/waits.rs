@@ -411,6 +411,12 @@ impl Model {
         (asleep.map_or(wait.seen.first, |a| a.min(wait.seen.first)), false)
     }
 
+    /// How long a wait was seen to last: one that began and was never looked at again may be long over.
+    #[must_use]
+    pub fn lasted(&self, wait: &Wait) -> Nanos {
+        wait.seen.last.since(self.wait_since(wait).0)
+    }
+
     /// How long a wait lasts by now.
     #[must_use]
     pub fn waited(&self, wait: &Wait) -> Nanos {

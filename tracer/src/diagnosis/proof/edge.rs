@@ -126,18 +126,6 @@ fn may_last(wait: &Wait, lock: &LockEntry, actor: &ActorEntry, self_wait: bool) 
     !(running || spins) || on_itself
 }
 
-/// Whether the waiter of an edge is stuck, as far as is known.
-pub fn is_stuck(model: &Model, edge: &Edge) -> bool {
-    let Via::Lock(wait, lock, _) = edge.via else {
-        return true;
-    };
-    let (Some(wait), Some(lock)) = (model.waits().get(wait), model.locks().get(lock)) else {
-        return false;
-    };
-    let actor = model.actors().get(edge.from);
-    actor.is_some_and(|actor| may_last(wait, lock, actor, edge.from == edge.to))
-}
-
 /// Whether nobody else can be the reader that a waiter waits for: there is one reader, the hint names the waiter itself, and a
 /// complete walk over all threads during the wait has found no other candidate.
 fn only_reader(model: &Model, wait: &Wait, lock: &LockEntry, self_wait: bool) -> bool {

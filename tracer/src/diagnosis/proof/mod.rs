@@ -14,7 +14,6 @@
 
 mod edge;
 
-pub(super) use edge::is_stuck;
 use edge::{Checked, and, check};
 
 use super::finding::{Certainty, EvidenceLine, Source};
@@ -119,11 +118,11 @@ pub fn judge(model: &Model, edges: &[Edge]) -> Option<Judgement> {
         ));
     }
     let inferred = checks.iter().any(|c| c.inferred);
-    if inferred && waited(model, edges) < settings.long_wait {
+    if inferred && lasted(model, edges) < settings.long_wait {
         return None;
     }
     if let Some(span) = seen.filter(|s| long(s, settings.likely_interval)) {
-        let weak = checks.iter().any(|c| c.hint) || (inferred && waited(model, edges) < settings.warn_wait);
+        let weak = checks.iter().any(|c| c.hint) || (inferred && lasted(model, edges) < settings.warn_wait);
         let certainty = if weak { Certainty::Possible } else { Certainty::Likely };
         return Some(Judgement {
             certainty,
@@ -155,14 +154,16 @@ pub fn began(model: &Model, edge: &Edge) -> Option<(Timestamp, bool)> {
     }
 }
 
-/// How long all of these waits have lasted.
-fn waited(model: &Model, edges: &[Edge]) -> Nanos {
-    let since = edges
-        .iter()
-        .filter_map(|e| began(model, e))
-        .map(|(since, _)| since)
-        .max();
-    since.map_or(Nanos(0), |since| model.now().since(since))
+/// How long each of these waits was seen to last, at least.
+fn lasted(model: &Model, edges: &[Edge]) -> Nanos {
+    let each = edges.iter().map(|edge| match edge.via {
+        Via::Lock(wait, ..) => model.waits().get(wait).map(|w| model.lasted(w)),
+        Via::Dependency => {
+            let depends = model.actors().get(edge.from).and_then(|a| a.dependency.as_deref());
+            depends.map(|d| d.seen.last.since(d.since.unwrap_or(d.seen.first)))
+        }
+    });
+    each.map(Option::unwrap_or_default).min().unwrap_or_default()
 }
 
 fn missing(text: String) -> EvidenceLine {
