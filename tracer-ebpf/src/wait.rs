@@ -199,7 +199,9 @@ pub fn end(ctx: *mut c_void, lock: Option<u64>, result: i32) {
     let waited = now.saturating_sub(slot.wait.since);
     spin::count(slot.wait.lock, slot.wait.kind, slot.wait.mode, waited);
     let long = waited >= setting!(min_wait_ns);
-    if long || setting!(emit_all) != 0 {
+    // A begin that was sent at once needs its end, however short the wait.
+    let told = u64::from(slot.wait.owner_tid) == tid;
+    if long || told || setting!(emit_all) != 0 {
         emit::wait(ctx, record_kind::WAIT_END, &slot.wait, result, long);
     }
     slot.wait = slot.outer;
