@@ -117,6 +117,9 @@ pub struct CaptureArgs {
     /// Attach an empty program, too: what an event costs by itself (`cargo xtask bench probes`).
     #[arg(long, hide = true)]
     pub baseline: bool,
+    /// Size of the ring buffer in bytes, a power of two and at least a page; chosen from the number of CPUs when left out.
+    #[arg(long, hide_short_help = true, value_parser = parse_ring)]
+    pub ring_bytes: Option<u32>,
     /// Diagnostics of the BPF programs on stderr.
     #[arg(long, value_enum, default_value_t = LogLevel::Off)]
     pub bpf_log: LogLevel,
@@ -134,6 +137,7 @@ impl Default for CaptureArgs {
             no_stacks: !options.stacks,
             releases: options.releases,
             baseline: options.baseline,
+            ring_bytes: options.ring_bytes,
             bpf_log: LogLevel::Off,
         }
     }
@@ -152,6 +156,7 @@ impl CaptureArgs {
             stacks: !self.no_stacks,
             releases: self.releases,
             baseline: self.baseline,
+            ring_bytes: self.ring_bytes,
             bpf_log: self.bpf_log as u8,
         }
     }
@@ -189,6 +194,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| format!("{number:?} is no number; write for example 15, 500ms or 2m"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|e| format!("{text:?}: {e}"))
+}
+
+fn parse_ring(text: &str) -> Result<u32, String> {
+    const PAGE: u32 = 4096;
+    match text.parse::<u32>() {
+        Ok(bytes) if bytes >= PAGE && bytes.is_power_of_two() => Ok(bytes),
+        _ => Err(format!(
+            "{text:?} is no power of two of at least {PAGE} bytes, which the kernel asks for"
+        )),
+    }
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {

@@ -128,7 +128,116 @@ pub const TESTS: &[VmTest] = &[
         steps: |steps| capture(steps, "kprobe"),
         check: judge,
     },
+    LOSSES,
+    RELEASES,
 ];
+
+const RELEASES: VmTest = VmTest {
+    name: "releases",
+    kernels: STOCK,
+    group: "contention",
+    expects: &[],
+    steps: |steps| {
+        for (scenario, _, _) in RELEASED {
+            steps.start_attached(scenario, &["live", "--json", "--tuples", "--all", "--releases"]);
+            steps.trigger(&format!("{scenario} ms=100"));
+            steps.done(scenario);
+            steps.truth(&format!("{scenario}-truth"));
+            steps.signal(scenario, "INT");
+            steps.wait(scenario);
+        }
+    },
+    check: |run| {
+        RELEASED
+            .iter()
+            .try_for_each(|row| releases(run, row).with_context(|| row.0))
+    },
+};
+
+/// Scenario, its lock, and the role of who releases first while somebody waits.
+const RELEASED: &[(&str, &str, &str)] = &[
+    ("contend-mutex", "lockfault_contend_mutex_lock", "holder"),
+    ("contend-rwsem", "heap.contend.rwsem", "writer-holder"),
+    ("contend-semaphore", "lockfault_contend_sem", "holder"),
+];
+
+/// The first release of a lock with waiters is by its first holder.
+fn releases(run: &GuestRun, (scenario, lock, role): &(&str, &str, &str)) -> Result<()> {
+    let truth = run.truth(&format!("{scenario}-truth"))?;
+    let output = run.output(scenario)?;
+    let tuples = tuples(&output.stdout(), &format!("{:#018x}", truth.lock(lock)?))?;
+    let Some(first) = tuples.iter().find(|tuple| tuple["event"] == "release") else {
+        bail!("no release: {}", output.shown());
+    };
+    let holder = truth.task(scenario, role)?;
+    ensure!(first["waiter"]["tid"] == holder, "not released by {holder}: {first}");
+    Ok(())
+}
+
+const LOSSES: VmTest = VmTest {
+    name: "losses",
+    kernels: STOCK,
+    group: "contention",
+    expects: &[],
+    steps: |steps| {
+        let arguments = ["live", "--json", "--tuples", "--all", "--ring-bytes", "4096"];
+        steps.start_attached("live", &arguments);
+        // A reader that cannot keep up at all.
+        steps.signal("live", "STOP");
+        steps.trigger("contend-mutex ms=1000");
+        steps.done("contend-mutex");
+        steps.signal("live", "CONT");
+        steps.signal("live", "INT");
+        steps.wait("live");
+    },
+    check: losses,
+};
+
+/// With a ring far too small, what arrived and what was counted as lost add up to what happened. What happened is counted
+/// independently, in the lock statistics: every wait that ended, once.
+fn losses(run: &GuestRun) -> Result<()> {
+    const SPINNING: [&str; 2] = ["spinlock", "rwlock"];
+    let output = run.output("live")?;
+    output.exited_with(0)?;
+    let stdout = output.stdout();
+    let mut arrived = 0;
+    let mut report = Value::Null;
+    for line in stdout.lines() {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let sleeping = !SPINNING.iter().any(|kind| value["kind"] == *kind);
+        // A begin record is one wait line, an end record another with an end line; re-reads come through no ring.
+        if value["event"] == "wait" && value["evidence"] == "tracepoint" && sleeping {
+            arrived += 1;
+        }
+        if value["type"] == "report" {
+            report = value;
+        }
+    }
+    let locks = report["locks"].as_array().context("no report")?;
+    ensure!(report["locks_left_out"] == 0, "the report leaves locks out");
+    let ended: u64 = locks
+        .iter()
+        .filter(|lock| !SPINNING.iter().any(|kind| lock["kind"] == *kind))
+        .filter_map(|lock| lock["waits"].as_u64())
+        .sum();
+    let count = |causes: &[&str]| -> u64 {
+        let rows = report["losses"].as_array().into_iter().flatten();
+        rows.filter(|row| causes.iter().any(|cause| row["cause"] == *cause))
+            .filter_map(|row| row["count"].as_u64())
+            .sum()
+    };
+    let lost = count(&["ring-full", "busy"]);
+    let unended = count(&["missed-end", "program-skipped"]);
+    ensure!(
+        ended > 100 && lost > 0,
+        "no storm, or no loss: {ended} ended, {lost} lost"
+    );
+    ensure!(
+        (2 * ended..=2 * ended + unended).contains(&(arrived + lost)),
+        "{ended} waits ended: {arrived} records arrived and {lost} were counted as lost, {unended} ends were missed"
+    );
+    Ok(())
+}
 
 fn capture(steps: &mut Steps, probes: &str) {
     for contention in SLEEPING.iter().chain(SPINNING) {

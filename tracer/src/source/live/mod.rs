@@ -50,6 +50,8 @@ pub struct Options {
     pub releases: bool,
     /// Attach an empty program, too, to see what an event costs before we do anything.
     pub baseline: bool,
+    /// Size of the ring buffer, where not chosen from the machine.
+    pub ring_bytes: Option<u32>,
     /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
     pub bpf_log: u8,
 }
@@ -65,6 +67,7 @@ impl Default for Options {
             stacks: true,
             releases: false,
             baseline: false,
+            ring_bytes: None,
             bpf_log: 0,
         }
     }
@@ -95,7 +98,10 @@ impl Live {
     pub fn start(options: &Options, facts: &KernelFacts) -> Result<Self> {
         let btf = Btf::from_sys_fs().context("reading /sys/kernel/btf/vmlinux")?;
         let tracepoints = facts.files.tracepoints();
-        let sizes = Sizes::for_machine(facts.possible_cpus, facts.pid_max);
+        let mut sizes = Sizes::for_machine(facts.possible_cpus, facts.pid_max);
+        if let Some(bytes) = options.ring_bytes {
+            sizes.ring = bytes;
+        }
         let mut settings = Settings {
             min_wait_ns: Nanos::from(options.min_wait).0,
             pending_ns: Nanos::from(options.pending_after).0,
