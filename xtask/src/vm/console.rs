@@ -17,6 +17,8 @@ pub enum Marker {
     Warning,
     /// A CPU has not scheduled for long.
     SoftLockup,
+    /// A CPU's work items have not run for long.
+    WorkqueueLockup,
     /// A CPU has not taken interrupts for long.
     HardLockup,
     /// RCU waits for a CPU or task.
@@ -38,6 +40,7 @@ impl std::fmt::Display for Marker {
             Self::Bug => "BUG",
             Self::Warning => "WARNING",
             Self::SoftLockup => "soft lockup",
+            Self::WorkqueueLockup => "workqueue lockup",
             Self::HardLockup => "hard lockup",
             Self::RcuStall => "RCU stall",
             Self::HungTask => "hung task",
@@ -53,6 +56,7 @@ const TEXTS: &[(&str, Marker)] = &[
     ("Oops: int3", Marker::StrayInt3),
     ("int3: 0000 [#", Marker::StrayInt3),
     ("BUG: soft lockup", Marker::SoftLockup),
+    ("BUG: workqueue lockup", Marker::WorkqueueLockup),
     ("hard LOCKUP", Marker::HardLockup),
     ("Hard LOCKUP", Marker::HardLockup),
     ("self-detected stall on CPU", Marker::RcuStall),
@@ -170,6 +174,10 @@ mod tests {
             (
                 "[   48.1] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [swapper/1:0]",
                 Some(Marker::SoftLockup),
+            ),
+            (
+                "[   65.2] BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 36s!",
+                Some(Marker::WorkqueueLockup),
             ),
             (
                 "[   48.1] NMI watchdog: Watchdog detected hard LOCKUP on cpu 1",

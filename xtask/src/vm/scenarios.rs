@@ -1,6 +1,6 @@
 //! The fault module's scenarios: their names are a contract, and `cargo xtask vm list` prints them.
 
-use super::console::Marker::{self, HardLockup, HungTask, RcuStall, SoftLockup, Warning};
+use super::console::Marker::{self, HardLockup, HungTask, RcuStall, SoftLockup, Warning, WorkqueueLockup};
 use anyhow::{Context as _, Result};
 
 /// A way to break the kernel's locking on purpose.
@@ -24,7 +24,7 @@ pub struct Scenario {
 
 const QUIET: &[Marker] = &[];
 const HANGS: &[Marker] = &[HungTask];
-const SPINS: &[Marker] = &[SoftLockup, HardLockup, RcuStall, HungTask];
+const SPINS: &[Marker] = &[SoftLockup, WorkqueueLockup, HardLockup, RcuStall, HungTask];
 
 const fn row(name: &'static str, meaning: &'static str, expects: &'static [Marker]) -> Scenario {
     Scenario {
