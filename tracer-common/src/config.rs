@@ -78,6 +78,22 @@ pub struct Layout {
     pub rt_mutex_owner: u32,
     /// `percpu_rw_semaphore.writer.task`.
     pub percpu_writer: u32,
+    /// `task_struct.stack`.
+    pub task_stack: u32,
+    /// Saved stack pointer of a thread that is off the CPU (`task_struct.thread`).
+    pub task_saved_sp: u32,
+    /// `task_struct.blocker`.
+    pub task_blocker: u32,
+    /// `task_struct.blocked_on`.
+    pub task_blocked_on: u32,
+    /// `struct kthread *` of a kernel thread.
+    pub task_kthread: u32,
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `task_struct.se.exec_start`.
+    pub task_exec_start: u32,
+    /// Size of a kernel stack in bytes.
+    pub stack_size: u32,
 }
 
 impl Layout {
@@ -120,6 +136,14 @@ impl Layout {
         sem_waiter_task: ABSENT,
         rt_mutex_owner: ABSENT,
         percpu_writer: ABSENT,
+        task_stack: ABSENT,
+        task_saved_sp: ABSENT,
+        task_blocker: ABSENT,
+        task_blocked_on: ABSENT,
+        task_kthread: ABSENT,
+        task_mm: ABSENT,
+        task_exec_start: ABSENT,
+        stack_size: ABSENT,
     };
 }
 

@@ -12,6 +12,8 @@ pub mod record_kind {
     pub const TASK: u16 = 4;
     /// A holder entered an unlock slowpath ([`crate::record::ReleaseRecord`]).
     pub const RELEASE: u16 = 5;
+    /// A thread with its kernel stack ([`crate::snapshot::ThreadRecord`]).
+    pub const THREAD: u16 = 6;
 }
 
 /// Kind of a lock.

@@ -8,4 +8,5 @@ pub mod config;
 pub mod counter;
 pub mod kind;
 pub mod record;
+pub mod snapshot;
 pub mod table;

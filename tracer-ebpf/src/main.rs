@@ -25,6 +25,7 @@ mod release;
 mod snapshot;
 mod spin;
 mod task;
+mod tasks_iter;
 mod wait;
 
 use aya_ebpf::{

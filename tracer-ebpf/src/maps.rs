@@ -7,6 +7,7 @@ use aya_ebpf::{
 use tracer_common::{
     counter,
     record::{MAX_FRAMES, WaitRecord},
+    snapshot::{CHUNK_WORDS, PEEK_SLOTS, PeekSlot, ThreadRecord},
     table::{Control, CpuFacts, LockCell, SpinCpu, SpinLogEntry, WaitBucket, WaitSlot},
 };
 
@@ -66,5 +67,25 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[derive(Clone, Copy)]
 pub struct Scratch {
     pub wait: WaitRecord,
+    pub frames: [u64; MAX_FRAMES],
+}
+
+/// Where the walk over all threads builds a record.
+#[map]
+pub static THREAD: PerCpuArray<ThreadScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where the walk over all threads copies a part of a stack.
+#[map]
+pub static CHUNK: PerCpuArray<[u64; CHUNK_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Words of kernel memory that user space wants.
+#[map]
+pub static PEEKS: Array<PeekSlot> = Array::with_max_entries(PEEK_SLOTS as u32, MMAPABLE);
+
+/// A thread with room for its frames.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ThreadScratch {
+    pub thread: ThreadRecord,
     pub frames: [u64; MAX_FRAMES],
 }

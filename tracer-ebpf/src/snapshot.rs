@@ -27,16 +27,16 @@ use crate::{
 /// KERNEL: `struct bpf_iter_meta` (include/linux/bpf.h), 5.8 to 6.18.
 #[repr(C)]
 pub struct IterMeta {
-    seq: *mut seq_file,
-    session_id: u64,
-    seq_num: u64,
+    pub seq: *mut seq_file,
+    pub session_id: u64,
+    pub seq_num: u64,
 }
 
 /// KERNEL: `struct bpf_iter__task` (kernel/bpf/task_iter.c), 5.8 to 6.18.
 #[repr(C)]
 pub struct IterTask {
-    meta: *const IterMeta,
-    task: *mut task_struct,
+    pub meta: *const IterMeta,
+    pub task: *mut task_struct,
 }
 
 /// Reports every thread whose wait is at least `pending_ns` old, with owner and queue re-read now, and every thread of interest.
@@ -146,7 +146,7 @@ fn sample(seq: *mut seq_file, task: *mut task_struct, scratch: *mut Scratch) {
 
 /// KERNEL: `bpf_get_task_stack` (kernel/bpf/stackmap.c), since 5.9; leaves out scheduler frames of a sleeping thread.
 #[inline(always)]
-fn take_stack(task: *mut task_struct, frames: &mut [u64; MAX_FRAMES]) -> u32 {
+pub fn take_stack(task: *mut task_struct, frames: &mut [u64; MAX_FRAMES]) -> u32 {
     // SAFETY: the helper writes at most the given size.
     let bytes = unsafe { bpf_get_task_stack(task, frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, 0) };
     if bytes < 0 {

@@ -9,6 +9,7 @@ use crate::source::live::Options;
 use crate::verbs::record::RecordArgs;
 use crate::verbs::replay::ReplayArgs;
 use crate::verbs::report::ReportArgs;
+use crate::verbs::snapshot::SnapshotArgs;
 
 /// Printed below the options.
 const EXIT_CODES: &str = "Exit codes:
@@ -35,6 +36,9 @@ pub enum Verb {
     /// Attach to the running kernel and show findings as they open, change and close.
     #[command(after_help = EXIT_CODES)]
     Live(LiveArgs),
+    /// Explain, once, what is blocked now, however long ago it began.
+    #[command(after_help = EXIT_CODES)]
+    Snapshot(SnapshotArgs),
     /// Do as `live`, and record every event in a file that survives the machine.
     #[command(after_help = EXIT_CODES)]
     Record(RecordArgs),
@@ -206,7 +210,7 @@ fn parse_ring(text: &str) -> Result<u32, String> {
     }
 }
 
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(10);
     let interval = parse_duration(text)?;
     if interval < LEAST {

@@ -31,6 +31,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         .context("starting the runtime")?;
     match cli.verb.unwrap_or_else(|| Verb::Live(LiveArgs::default())) {
         Verb::Live(args) => runtime.block_on(session::live(&args)),
+        Verb::Snapshot(args) => verbs::snapshot::run(&args),
         Verb::Record(args) => runtime.block_on(session::record(&args)),
         Verb::Replay(args) => verbs::replay::run(&args),
         Verb::Report(args) => verbs::report::run(&args),

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::capture::{SinkError, WriteError};
 use crate::cli::{LiveArgs, Until};
-use crate::diagnosis::{Certainty, FindingChange, Kind, Severity};
+use crate::diagnosis::{Certainty, Finding, FindingChange, Kind, Severity};
 use crate::event::{Body, Event};
 use crate::ids::Timestamp;
 use crate::kernel::facts::KernelFacts;
@@ -239,10 +239,15 @@ pub(crate) fn outcome(change: &FindingChange) -> Outcome {
         FindingChange::Opened(finding) | FindingChange::Changed(finding) => finding,
         FindingChange::Closed(closed) => &closed.finding,
     };
+    outcome_of(finding)
+}
+
+/// What a finding means for the exit code. A deadlock that is no more than possible is worth knowing, not an alarm.
+pub(crate) fn outcome_of(finding: &Finding) -> Outcome {
     match finding.kind {
+        _ if finding.severity < Severity::Warning => Outcome::Nothing,
         Kind::SelfDeadlock | Kind::Cycle | Kind::ContextDeadlock => Outcome::Deadlock,
-        _ if finding.severity >= Severity::Warning => Outcome::Warning,
-        _ => Outcome::Nothing,
+        _ => Outcome::Warning,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::event::{
     TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tgid, Tid, Timestamp};
+use crate::owner_word;
 
 /// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
 const MAX_SEEN_STACKS: usize = 65_536;
@@ -172,14 +173,19 @@ impl Decoder {
         Ok(())
     }
 
-    /// Announces a stack the first time it is seen.
     fn stack(&mut self, frames: &[u8], time: Timestamp, out: &mut Vec<Event>) -> StackId {
-        let frames: Arc<[KernelAddr]> = frames
-            .chunks_exact(8)
-            .filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes))
-            .filter(|&frame| frame != 0)
-            .map(KernelAddr)
-            .collect();
+        let words = frames.chunks_exact(8).filter_map(|word| word.try_into().ok());
+        self.announce(words.map(u64::from_ne_bytes), time, out)
+    }
+
+    /// Announces a stack the first time it is seen. Zero words are no frames.
+    pub(crate) fn announce(
+        &mut self,
+        frames: impl Iterator<Item = u64>,
+        time: Timestamp,
+        out: &mut Vec<Event>,
+    ) -> StackId {
+        let frames: Arc<[KernelAddr]> = frames.filter(|&frame| frame != 0).map(KernelAddr).collect();
         if frames.is_empty() {
             return StackId(0);
         }
@@ -285,7 +291,8 @@ pub fn comm(bytes: &[u8; 16]) -> Arc<str> {
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into()
 }
 
-fn task_ref(record: &TaskRecord) -> TaskRef {
+/// Identity of the thread in a record.
+pub(crate) fn task_ref(record: &TaskRecord) -> TaskRef {
     TaskRef {
         key: TaskKey {
             tid: Tid(record.tid),
@@ -296,7 +303,8 @@ fn task_ref(record: &TaskRecord) -> TaskRef {
     }
 }
 
-fn task_event(record: &TaskRecord, stack: StackId, time: Timestamp) -> Option<Event> {
+/// The state of the thread in a record as an event; `None` when it could not even be identified.
+pub(crate) fn task_event(record: &TaskRecord, stack: StackId, time: Timestamp) -> Option<Event> {
     let has = |field| record.fields & field != 0;
     if !has(task_field::IDENTITY) || record.tid == 0 {
         return None;
@@ -325,7 +333,7 @@ fn task_event(record: &TaskRecord, stack: StackId, time: Timestamp) -> Option<Ev
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// KERNEL: `TASK_*` and `EXIT_*` in include/linux/sched.h; the low bits used here are the same from 5.10 to 6.18.
-fn task_state(record: &TaskRecord) -> TaskState {
+pub(crate) fn task_state(record: &TaskRecord) -> TaskState {
     const INTERRUPTIBLE: u32 = 0x1;
     const UNINTERRUPTIBLE: u32 = 0x2;
     const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
@@ -357,53 +365,16 @@ fn task_state(record: &TaskRecord) -> TaskState {
     }
 }
 
-/// What the owner word of a lock means.
-///
-/// KERNEL: flag bits of `mutex.owner` (kernel/locking/mutex.h), `rw_semaphore.owner` and `.count` (kernel/locking/rwsem.c),
-/// `rt_mutex_base.owner` (kernel/locking/rtmutex_common.h); 5.10 to 6.18.
+/// The meaning of the owner word in a record; see [`owner_word::meaning`].
 fn owner_of(kind: LockKind, record: &WaitRecord) -> Owner {
-    const RWSEM_READER_OWNED: u64 = 1;
-    const MUTEX_OR_RWSEM_FLAGS: u64 = 7;
-    const RT_HAS_WAITERS: u64 = 1;
-    let word = record.owner_word;
-    let named = || {
+    let is_waiter = record.owner.task == record.waiter.task;
+    owner_word::meaning(kind, record.owner_word, record.count_word, is_waiter, || {
         if record.owner.fields & task_field::UNREADABLE != 0 || record.owner.tid == 0 {
             Owner::Unreadable(KernelAddr(record.owner.task))
         } else {
             Owner::Task(task_ref(&record.owner))
         }
-    };
-    match kind {
-        LockKind::Mutex | LockKind::WwMutex if word & !MUTEX_OR_RWSEM_FLAGS == 0 => Owner::Nobody,
-        LockKind::RtMutex if word & !RT_HAS_WAITERS == 0 => Owner::Nobody,
-        LockKind::Mutex | LockKind::WwMutex | LockKind::RtMutex => named(),
-        LockKind::Rwsem => {
-            let readers = rwsem_readers(record.count_word);
-            if word & RWSEM_READER_OWNED != 0 || (word & !MUTEX_OR_RWSEM_FLAGS == 0 && readers.is_some_and(|n| n > 0)) {
-                let hint = match named() {
-                    Owner::Task(task) => Some(task),
-                    _ => None,
-                };
-                Owner::Readers { hint, count: readers }
-            } else if word & !MUTEX_OR_RWSEM_FLAGS == 0 {
-                Owner::Nobody
-            } else {
-                named()
-            }
-        }
-        // percpu_rw_semaphore.writer names a writer that drains readers; for that writer itself the readers are unknown.
-        LockKind::PercpuRwsem if word != 0 && record.owner.task != record.waiter.task => named(),
-        _ => Owner::NotRecorded,
-    }
-}
-
-/// Readers in a rwsem count word: bits 8 to 62; `None` when the word was not read.
-fn rwsem_readers(count: u64) -> Option<u32> {
-    const WRITER_LOCKED: u64 = 1;
-    if count == 0 || count & WRITER_LOCKED != 0 {
-        return None;
-    }
-    u32::try_from((count & (u64::MAX >> 1)) >> 8).ok()
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! One table decides which programs are attached where; `doctor` prints it and [`attach`] follows it.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::{BtfTracePoint, Iter, KProbe};
@@ -324,8 +326,16 @@ fn kprobe(ebpf: &mut Ebpf, program: &str, function: &str) -> Result<()> {
 /// # Errors
 /// When the verifier or the kernel refuses it.
 pub fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<()> {
+    load_iterator_over(ebpf, name, "task", btf)
+}
+
+/// Loads the iterator program `name` over `objects` (`task`, `bpf_map`); it is run by [`run_iterator`].
+///
+/// # Errors
+/// When the verifier or the kernel refuses it.
+pub fn load_iterator_over(ebpf: &mut Ebpf, name: &str, objects: &str, btf: &Btf) -> Result<()> {
     iterator(ebpf, name)?
-        .load("task", btf)
+        .load(objects, btf)
         .with_context(|| format!("loading the iterator {name}"))
 }
 
@@ -334,18 +344,25 @@ pub fn load_iterator(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<()> {
 /// # Errors
 /// When the iterator cannot be created or read.
 pub fn run_iterator(ebpf: &mut Ebpf, name: &str, into: &mut Vec<u8>) -> Result<()> {
-    use std::io::Read;
+    open_iterator(ebpf, name)?
+        .read_to_end(into)
+        .with_context(|| format!("reading the iterator {name}"))?;
+    Ok(())
+}
+
+/// Creates an iteration, which runs while its file is read.
+///
+/// # Errors
+/// When the iterator cannot be created.
+pub fn open_iterator(ebpf: &mut Ebpf, name: &str) -> Result<File> {
     let program = iterator(ebpf, name)?;
     let link = program
         .attach()
         .with_context(|| format!("creating the iterator {name}"))?;
-    let mut file = program
+    program
         .take_link(link)?
         .into_file()
-        .with_context(|| format!("opening the iterator {name}"))?;
-    file.read_to_end(into)
-        .with_context(|| format!("reading the iterator {name}"))?;
-    Ok(())
+        .with_context(|| format!("opening the iterator {name}"))
 }
 
 fn iterator<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Iter> {

@@ -44,6 +44,19 @@ impl Sizes {
         }
     }
 
+    /// The smallest tables, for runs that attach no probes.
+    #[must_use]
+    pub fn without_probes(cpus: u32) -> Self {
+        const PAGE: u32 = 4096;
+        Self {
+            wait_buckets: 1,
+            cells: 1,
+            spin_log: 1,
+            ring: PAGE,
+            cpus: cpus.max(1),
+        }
+    }
+
     /// Entries of the wait table.
     #[must_use]
     pub fn wait_entries(&self) -> u32 {

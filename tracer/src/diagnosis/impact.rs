@@ -79,7 +79,7 @@ impl Graph {
                 let Some(depends) = entry.dependency.as_deref() else {
                     continue;
                 };
-                let since = depends.since.unwrap_or(depends.seen.first);
+                let since = entry.depends_since().map_or(depends.seen.first, |(since, _)| since);
                 let cgroup = entry.sample.map_or(CgroupId(0), |s| s.cgroup);
                 search.reach(waiter, since, depends.seen.last, cgroup, depth + 1);
             }

@@ -30,8 +30,9 @@ fn lock_link(
 }
 
 fn dependency_link(model: &Model, waiter: ActorIx, on: Option<ActorIx>) -> Option<Link> {
-    let depends = model.actors().get(waiter)?.dependency.as_deref()?;
-    let since = depends.since.unwrap_or(depends.seen.first);
+    let actor = model.actors().get(waiter)?;
+    let depends = actor.dependency.as_deref()?;
+    let (since, exact) = actor.depends_since()?;
     Some(Link {
         waiter: phrase::name(model, waiter),
         on: On::Dependency {
@@ -39,7 +40,7 @@ fn dependency_link(model: &Model, waiter: ActorIx, on: Option<ActorIx>) -> Optio
             text: phrase::dependency(model, depends.dependency),
         },
         waited: model.now().since(since),
-        waited_is_lower_bound: depends.since.is_none(),
+        waited_is_lower_bound: !exact,
         holder: on.map(|on| phrase::name(model, on)),
         holder_evidence: on.map(|_| depends.evidence),
     })

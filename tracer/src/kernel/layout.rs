@@ -46,5 +46,24 @@ pub fn bpf_layout(o: &KernelOffsets) -> Layout {
         sem_waiter_task: or_absent(o.semaphore_waiter.task),
         rt_mutex_owner: or_absent(o.rt_mutex.owner),
         percpu_writer: or_absent(o.percpu_rwsem.writer_task),
+        task_stack: or_absent(o.task.stack),
+        task_saved_sp: or_absent(o.task.saved_sp),
+        task_blocker: or_absent(o.task.blocker),
+        task_blocked_on: or_absent(o.task.blocked_on),
+        task_kthread: or_absent(o.task.kthread),
+        task_mm: or_absent(o.task.mm),
+        task_exec_start: or_absent(o.task.exec_start),
+        stack_size: stack_size(o),
+    }
+}
+
+/// KERNEL: THREAD_SIZE (arch/x86/include/asm/page_64_types.h, arch/arm64/include/asm/memory.h), 5.10 to 6.18: 16 KiB, twice
+/// that with KASAN. No type tells it.
+fn stack_size(o: &KernelOffsets) -> u32 {
+    const THREAD_SIZE: u32 = 16 << 10;
+    if o.task.kasan_depth.is_some() {
+        2 * THREAD_SIZE
+    } else {
+        THREAD_SIZE
     }
 }

@@ -14,6 +14,7 @@ pub mod preflight;
 pub mod probeable;
 pub mod release;
 pub mod stacks;
+pub mod stackscan;
 pub mod symbols;
 pub mod sysroot;
 #[cfg(test)]

@@ -128,6 +128,18 @@ impl ActorEntry {
         Some(sample.last_switch.map_or(read, |switch| switch.min(read)))
     }
 
+    /// Since when it waits for what is no lock, and whether that is exact (`false`: at least since then). `None`: it does not.
+    #[must_use]
+    pub fn depends_since(&self) -> Option<(Timestamp, bool)> {
+        let depends = self.dependency.as_deref()?;
+        Some(match (depends.since, self.asleep_since()) {
+            (Some(since), _) => (since, true),
+            // A sleeper was already waiting when it fell asleep.
+            (None, Some(asleep)) => (asleep.min(depends.seen.first), false),
+            (None, None) => (depends.seen.first, false),
+        })
+    }
+
     /// The wait it is stuck in now: the innermost one.
     #[must_use]
     pub fn innermost(&self) -> Option<WaitIx> {

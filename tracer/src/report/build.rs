@@ -156,7 +156,9 @@ fn task_row(
             dependency: Some(phrase::dependency(model, depends.dependency)),
             mode: Mode::Exclusive,
             phase: Phase::Sleeping,
-            waited: model.now().since(depends.since.unwrap_or(depends.seen.first)),
+            waited: model
+                .now()
+                .since(actor.depends_since().map_or(depends.seen.first, |(since, _)| since)),
             waited_is_lower_bound: depends.since.is_none(),
             place: None,
         }),

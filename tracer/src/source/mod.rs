@@ -3,3 +3,4 @@
 pub mod live;
 pub mod replay;
 pub mod script;
+pub mod snapshot;

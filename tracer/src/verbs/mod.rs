@@ -1,8 +1,9 @@
-//! One file for each verb that works with captures.
+//! One file for each verb with a body of its own.
 
 pub mod record;
 pub mod replay;
 pub mod report;
+pub mod snapshot;
 
 use std::path::PathBuf;
 use std::time::Duration;

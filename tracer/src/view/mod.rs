@@ -3,5 +3,6 @@
 pub mod json;
 pub mod loss;
 pub mod text;
+pub mod tree;
 pub mod tuple;
 pub mod units;

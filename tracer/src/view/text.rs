@@ -130,6 +130,15 @@ fn victims(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
 /// # Errors
 /// When `out` cannot be written to.
 pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    findings(out, report)?;
+    summary(out, report)
+}
+
+/// Writes the findings of a report.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if report.findings.is_empty() {
         writeln!(out, "no findings")?;
     }
@@ -140,6 +149,14 @@ pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     if report.findings_left_out > 0 {
         writeln!(out, "{} not listed", count(report.findings_left_out, "more finding"))?;
     }
+    Ok(())
+}
+
+/// Writes what a report covers and what it does not.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn summary(out: &mut impl Write, report: &Report) -> io::Result<()> {
     coverage(out, report)?;
     losses(out, report)?;
     for limit in &report.source.limits {

@@ -147,10 +147,7 @@ pub fn judge(model: &Model, edges: &[Edge]) -> Option<Judgement> {
 pub fn began(model: &Model, edge: &Edge) -> Option<(Timestamp, bool)> {
     match edge.via {
         Via::Lock(wait, ..) => model.waits().get(wait).map(|w| model.wait_since(w)),
-        Via::Dependency => {
-            let depends = model.actors().get(edge.from)?.dependency.as_deref()?;
-            Some((depends.since.unwrap_or(depends.seen.first), depends.since.is_some()))
-        }
+        Via::Dependency => model.actors().get(edge.from)?.depends_since(),
     }
 }
 

@@ -96,6 +96,8 @@ offsets! {
         stack: offset("task_struct.stack") => KernelStack,
         /// Saved stack pointer of a task that is not running (x86-64, then arm64).
         saved_sp: offset("task_struct.thread.sp" | "task_struct.thread.cpu_context.sp") => KernelStack,
+        /// KASAN keeps it; stacks are twice as large then.
+        kasan_depth: offset("task_struct.kasan_depth") => KernelStack [if "task_struct.kasan_depth"],
         /// Voluntary switches.
         nvcsw: offset("task_struct.nvcsw") => SwitchCounts,
         /// Involuntary switches.
@@ -305,6 +307,8 @@ offsets! {
     worker: WorkerOffsets {
         /// `struct worker *` of a worker's kthread.
         kthread_data: offset("kthread.data") => Workqueue,
+        /// Completion that says that a kernel thread has exited; `kthread_stop` waits for it.
+        kthread_exited: offset("kthread.exited") => Completion,
         /// Its task.
         task: offset("worker.task") => Workqueue,
         /// What it executes.

@@ -85,6 +85,12 @@ impl Symbols {
         found
     }
 
+    /// Where the next symbol begins: the end of what the symbol at `address` names.
+    pub fn next_after(&self, KernelAddr(address): KernelAddr) -> Option<KernelAddr> {
+        let after = self.entries.partition_point(|e| e.address <= address);
+        self.entries.get(after).map(|e| KernelAddr(e.address))
+    }
+
     /// All symbols in address order.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
         self.entries.iter().map(|e| self.symbol(e))

@@ -1,8 +1,9 @@
 //! The running kernel: probes, shared tables and iterators, merged into one stream of events.
 
 mod cells;
-mod names;
+pub(crate) mod names;
 mod rounds;
+mod scans;
 mod spin;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tracer_common::config::Settings;
 use self::cells::Cells;
 use self::names::Names;
 use self::rounds::Rounds;
+use self::scans::Scans;
 use self::spin::Spins;
 use crate::bpf::attach::{self, Attached, ProbeChoice};
 use crate::bpf::load::{self, Sizes};
@@ -79,6 +81,7 @@ pub struct Live {
     ring: AsyncFd<RingBuf<MapData>>,
     decoder: Decoder,
     rounds: Rounds,
+    scans: Scans,
     spins: Spins,
     cells: Cells,
     names: Names,
@@ -119,6 +122,7 @@ impl Live {
             crate::bpf::log::forward(&mut ebpf)?;
         }
         let rounds = Rounds::new(&mut ebpf, &btf, &sizes, options.pending_after.into())?;
+        let scans = Scans::new(&mut ebpf, &btf, facts)?;
         let spins = Spins::new(&mut ebpf, &sizes, options.pending_after.into())?;
         let cells = Cells::new(&mut ebpf, &sizes)?;
         let counters = LossCounters::new(&mut ebpf)?;
@@ -142,6 +146,7 @@ impl Live {
             ring,
             decoder: Decoder::default(),
             rounds,
+            scans,
             spins,
             cells,
             names: Names::new(facts.files.symbols().cloned()),
@@ -211,6 +216,9 @@ impl Live {
             .run(&suspects, &mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
         self.spins.read(from, &mut self.losses, now, out);
         out.extend(end);
+        let tools = (&mut self.decoder, &mut self.losses);
+        self.scans
+            .run(&mut self.ebpf, self.rounds.found_waits(), tools, now, out)?;
         self.cells.read(now, out);
         self.report_losses(now, out)
     }

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::event::{Body, Event, LockName, SymbolName};
+use crate::event::{Body, Dependency, Event, LockName, SymbolName};
 use crate::ids::{KernelAddr, LockAddr, Timestamp};
 use crate::kernel::stacks::symbol_of_frame;
-use crate::kernel::symbols::Symbols;
+use crate::kernel::symbols::{Symbol, Symbols};
 
 /// Addresses remembered as named; beyond it they are named again, which is harmless.
 const MAX_SEEN: usize = 262_144;
@@ -54,6 +54,15 @@ impl Names {
                 Body::Stats(stats) if self.locks.insert(stats.lock) => {
                     named.extend(lock_name(symbols, stats.lock, event.time));
                 }
+                Body::Dependency(depends) => match depends.dependency {
+                    Dependency::WorkFlush { function } if self.frames.insert(function) => {
+                        named.extend(symbol_name(symbols.resolve(function), function, event.time));
+                    }
+                    Dependency::Completion { completion } if self.locks.insert(LockAddr(completion.0)) => {
+                        named.extend(lock_name(symbols, LockAddr(completion.0), event.time));
+                    }
+                    _ => {}
+                },
                 _ => {}
             }
         }
@@ -63,7 +72,11 @@ impl Names {
 }
 
 fn frame_name(symbols: &Symbols, position: usize, addr: KernelAddr, time: Timestamp) -> Option<Event> {
-    let symbol = symbol_of_frame(symbols, position, addr)?;
+    symbol_name(symbol_of_frame(symbols, position, addr), addr, time)
+}
+
+fn symbol_name(symbol: Option<Symbol<'_>>, addr: KernelAddr, time: Timestamp) -> Option<Event> {
+    let symbol = symbol?;
     Some(Event {
         time,
         body: Body::Symbol(SymbolName {

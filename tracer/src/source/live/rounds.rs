@@ -117,6 +117,12 @@ impl Rounds {
         }))
     }
 
+    /// Whether the last round found a wait that is old enough.
+    #[must_use]
+    pub fn found_waits(&self) -> bool {
+        self.active
+    }
+
     fn any_old(&self, now: Timestamp) -> bool {
         (0..self.waits.len()).any(|slot| {
             let word = |word| self.waits.word(slot, word).unwrap_or(0);

@@ -1,0 +1,87 @@
+//! What threads wait for that is no lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::code::{Class, CodeMap};
+use super::thread::{Thread, ThreadIx, Threads};
+use super::work::Flush;
+use crate::event::{Dependency, Evidence, TaskState};
+use crate::ids::KernelAddr;
+use crate::kernel::offsets::KernelOffsets;
+
+/// A wait for something that is no lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depends {
+    /// Who waits.
+    pub thread: ThreadIx,
+    /// For what.
+    pub dependency: Dependency,
+    /// Who has to act, where known.
+    pub on: Option<ThreadIx>,
+    /// Who says so.
+    pub evidence: Evidence,
+}
+
+/// Names what the `sleepers` wait for, each by the best of: a barrier or flusher record, a completion on whose list it stands,
+/// the functions on its stack, its I/O flag.
+#[must_use]
+pub fn depends(
+    sleepers: &BTreeSet<ThreadIx>,
+    flushes: &[Flush],
+    completions: &[(ThreadIx, u64)],
+    threads: &Threads,
+    o: &KernelOffsets,
+    code: &CodeMap,
+) -> Vec<Depends> {
+    let flushes: BTreeMap<ThreadIx, &Flush> = flushes.iter().map(|flush| (flush.thread, flush)).collect();
+    let completions: BTreeMap<ThreadIx, u64> = completions.iter().copied().collect();
+    let exits: BTreeMap<u64, ThreadIx> = threads
+        .iter()
+        .filter(|(_, thread)| thread.record.kthread != 0)
+        .filter_map(|(ix, thread)| Some((thread.record.kthread.wrapping_add(o.worker.kthread_exited?.into()), ix)))
+        .collect();
+    sleepers
+        .iter()
+        .filter_map(|&ix| {
+            let thread = threads.get(ix)?;
+            let depends = |dependency, on, evidence| Depends {
+                thread: ix,
+                dependency,
+                on,
+                evidence,
+            };
+            if let Some(flush) = flushes.get(&ix) {
+                return Some(depends(flush.dependency, flush.on, Evidence::WaiterRecord));
+            }
+            let called = classes(thread, code);
+            if called.contains(&Class::Rcu) {
+                return Some(depends(Dependency::RcuGracePeriod, None, Evidence::StackFrames));
+            }
+            if let Some(&completion) = completions.get(&ix) {
+                let on = exits.get(&completion).copied();
+                let completion = KernelAddr(completion);
+                return Some(depends(
+                    Dependency::Completion { completion },
+                    on,
+                    Evidence::WaiterRecord,
+                ));
+            }
+            if called.contains(&Class::Page) && !called.contains(&Class::BlockIo) {
+                return Some(depends(Dependency::PageLock, None, Evidence::StackFrames));
+            }
+            let in_io = thread.state() == TaskState::InIo || called.contains(&Class::BlockIo);
+            in_io.then(|| depends(Dependency::BlockIo, None, Evidence::StackFrames))
+        })
+        .collect()
+}
+
+/// What the functions on a stack wait for. The frames are those that the kernel's unwinder gives, which may leave out some, but
+/// adds none; the raw words, among which old return addresses are, serve only where it gives nothing.
+fn classes(thread: &Thread, code: &CodeMap) -> BTreeSet<Class> {
+    let of = |words: &[u64]| words.iter().filter_map(|&word| code.class(word)).collect();
+    if thread.frames.is_empty() {
+        of(thread.stack().1)
+    } else {
+        of(&thread.frames)
+    }
+}

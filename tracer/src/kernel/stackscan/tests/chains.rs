@@ -1,0 +1,189 @@
+//! Waits for something that is no lock, and who is told of.
+
+use super::super::code::Class;
+use super::super::{Depends, Found};
+use super::rig::{BARRIER, INTERRUPTIBLE, Rig, UNINTERRUPTIBLE, ix, ret, waits};
+use crate::event::{Dependency, Evidence};
+use crate::ids::KernelAddr;
+
+const LOCK: u64 = 0xffff_8881_0000_0100;
+const WORKER: u64 = 0xffff_8882_0000_0000;
+const KTHREAD: u64 = 0xffff_8883_0000_0000;
+const POOL: u64 = 0xffff_8884_0000_0000;
+const PWQ: u64 = 0xffff_8885_0000_0000;
+const WQ: u64 = 0xffff_8886_0000_0000;
+const FUNCTION: u64 = 0xffff_ffff_c000_1000;
+
+/// A worker that executes [`FUNCTION`] and waits for a mutex that it holds.
+fn busy_worker(rig: &mut Rig) -> usize {
+    let task = rig.task(20, UNINTERRUPTIBLE);
+    let addr = rig.tasks[task].addr;
+    rig.tasks[task].record.task.pf_flags = 0x20;
+    rig.tasks[task].record.kthread = KTHREAD;
+    let words = [
+        (KTHREAD + 8, WORKER),
+        (WORKER, addr),
+        (WORKER + 8, FUNCTION),
+        (WORKER + 16, PWQ),
+        (WORKER + 40, POOL),
+    ];
+    rig.words.extend(words);
+    rig.words.insert(PWQ + 8, WQ);
+    let record = rig.waiter(task, Class::Mutex, 0);
+    rig.lock(LOCK, 16, &[(0, addr | 1)], &[record]);
+    task
+}
+
+/// A task in `flush_work`; returns it with the list entry of its barrier.
+fn flusher(rig: &mut Rig, tid: u32) -> (usize, u64) {
+    let task = rig.task(tid, UNINTERRUPTIBLE);
+    let own = rig.tasks[task].addr;
+    let barrier = rig.push(task, &[own, 0, 0, 0, 0, BARRIER, 0, 0, 0]);
+    rig.push(task, &[ret(Class::Completion)]);
+    (task, barrier + 8)
+}
+
+fn depends(found: &Found, task: usize) -> Option<(Dependency, Option<u32>, Evidence)> {
+    let depends: Option<&Depends> = found.depends.iter().find(|depends| depends.thread == ix(task));
+    depends.map(|depends| (depends.dependency, depends.on.map(|on| on.0), depends.evidence))
+}
+
+#[test]
+fn flush_work_leads_to_the_worker_that_executes_it() {
+    let mut rig = Rig::default();
+    let worker = busy_worker(&mut rig);
+    let flushers: Vec<(usize, u64)> = (30..36).map(|tid| flusher(&mut rig, tid)).collect();
+    let entries: Vec<u64> = flushers.iter().map(|(_, entry)| *entry).collect();
+    rig.list(WORKER + 24, &entries);
+    let found = rig.scan();
+    let function = KernelAddr(FUNCTION);
+    for (task, _) in flushers {
+        let expected = (
+            Dependency::WorkFlush { function },
+            Some(ix(worker).0),
+            Evidence::WaiterRecord,
+        );
+        assert_eq!(depends(&found, task), Some(expected));
+    }
+    assert_eq!(found.work.get(&ix(worker)), Some(&FUNCTION));
+}
+
+#[test]
+fn flush_of_pending_work_leads_to_the_pool_s_longest_sleeper() {
+    let mut rig = Rig::default();
+    let worker = busy_worker(&mut rig);
+    let (task, entry) = flusher(&mut rig, 30);
+    let pending = 0xffff_8887_0000_0000;
+    rig.words.insert(pending + 24, FUNCTION + 0x500);
+    rig.list(POOL + 16, &[pending + 8, entry]);
+    let function = KernelAddr(FUNCTION + 0x500);
+    let expected = (
+        Dependency::WorkFlush { function },
+        Some(ix(worker).0),
+        Evidence::WaiterRecord,
+    );
+    assert_eq!(depends(&rig.scan(), task), Some(expected));
+}
+
+#[test]
+fn a_barrier_on_a_broken_list_explains_nothing() {
+    let mut rig = Rig::default();
+    busy_worker(&mut rig);
+    let (task, entry) = flusher(&mut rig, 30);
+    for prev in [0, entry, 0xffff_8887_0000_0000, LOCK] {
+        rig.words.insert(entry + 8, prev);
+        assert_eq!(depends(&rig.scan(), task), None, "{prev:#x}");
+    }
+}
+
+#[test]
+fn flush_workqueue_leads_to_its_worker() {
+    let mut rig = Rig::default();
+    let worker = busy_worker(&mut rig);
+    let task = rig.task(30, UNINTERRUPTIBLE);
+    let own = rig.tasks[task].addr;
+    // struct wq_flusher { list, color, done { done, lock, list } }
+    let flusher = rig.push(task, &[0, 0, 0, 0, 0, 0, 0]);
+    rig.push(task, &[WQ, ret(Class::FlushWorkqueue)]);
+    let record = rig.push(task, &[0, 0, own]);
+    rig.push(task, &[ret(Class::Completion)]);
+    rig.list(flusher + 24 + 16, &[record + 8]);
+    rig.words.insert(WQ + 8, flusher);
+    let workqueue = KernelAddr(WQ);
+    let expected = (
+        Dependency::WorkqueueFlush { workqueue },
+        Some(ix(worker).0),
+        Evidence::WaiterRecord,
+    );
+    assert_eq!(depends(&rig.scan(), task), Some(expected));
+    rig.words.insert(WQ + 8, flusher + 8);
+    let completion = KernelAddr(flusher + 24);
+    let unknown = (Dependency::Completion { completion }, None, Evidence::WaiterRecord);
+    assert_eq!(depends(&rig.scan(), task), Some(unknown), "another flusher's workqueue");
+}
+
+#[test]
+fn kthread_stop_waits_for_the_thread_to_exit() {
+    let mut rig = Rig::default();
+    let worker = busy_worker(&mut rig);
+    let task = rig.task(30, UNINTERRUPTIBLE);
+    let own = rig.tasks[task].addr;
+    let record = rig.push(task, &[0, 0, own]);
+    rig.push(task, &[ret(Class::Completion)]);
+    rig.list(KTHREAD + 32 + 16, &[record + 8]);
+    let completion = KernelAddr(KTHREAD + 32);
+    let expected = (
+        Dependency::Completion { completion },
+        Some(ix(worker).0),
+        Evidence::WaiterRecord,
+    );
+    assert_eq!(depends(&rig.scan(), task), Some(expected));
+}
+
+#[test]
+fn functions_on_the_stack_name_rcu_pages_and_io() {
+    let mut rig = Rig::default();
+    let tasks: Vec<usize> = (30..35).map(|tid| rig.task(tid, UNINTERRUPTIBLE)).collect();
+    let frames: [&[Class]; 5] = [
+        &[Class::Rcu],
+        &[Class::Page],
+        &[Class::Page, Class::BlockIo],
+        &[],
+        &[Class::Mutex],
+    ];
+    for (&task, frames) in tasks.iter().zip(frames) {
+        frames.iter().for_each(|&class| rig.frame(task, class));
+    }
+    rig.tasks[tasks[3]].record.task.in_iowait = 1;
+    let found = rig.scan();
+    let told: Vec<_> = tasks.iter().map(|&task| depends(&found, task).map(|d| d.0)).collect();
+    let (rcu, page, io) = (Dependency::RcuGracePeriod, Dependency::PageLock, Dependency::BlockIo);
+    assert_eq!(
+        told,
+        [Some(rcu), Some(page), Some(io), Some(io), None],
+        "the last is not explained"
+    );
+}
+
+#[test]
+fn interruptible_sleepers_are_told_of_only_where_they_matter() {
+    let mut rig = Rig::default();
+    let (alone, holder, queued, waiter) = (
+        rig.task(10, INTERRUPTIBLE),
+        rig.task(11, INTERRUPTIBLE),
+        rig.task(12, INTERRUPTIBLE),
+        rig.task(13, 2),
+    );
+    let other = LOCK + 0x1000;
+    let record = rig.waiter(alone, Class::Semaphore, 0);
+    rig.lock(LOCK + 0x2000, 8, &[], &[record]);
+    // The holder waits for another lock: it is a part of the chain.
+    let record = rig.waiter(holder, Class::Mutex, 0);
+    rig.lock(other, 16, &[(0, 0)], &[record]);
+    let records = [rig.waiter(queued, Class::Mutex, 0), rig.waiter(waiter, Class::Mutex, 0)];
+    let owner = rig.tasks[holder].addr | 1;
+    rig.lock(LOCK, 16, &[(0, owner)], &records);
+    assert_eq!(waits(&rig.scan()).into_keys().collect::<Vec<_>>(), [1, 2, 3]);
+    rig.all = true;
+    assert_eq!(waits(&rig.scan()).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3]);
+}

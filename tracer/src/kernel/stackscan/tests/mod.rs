@@ -1,0 +1,4 @@
+mod broken;
+mod chains;
+mod locks;
+mod rig;

@@ -1,0 +1,195 @@
+//! From what a walk found to events.
+
+use std::collections::BTreeSet;
+
+use crate::event::{
+    Actor, Body, DependencySample, Event, HolderCandidate, Owner, Phase, TaskRef, TaskState, WaitSample,
+};
+use crate::ids::{KernelAddr, LockAddr, StackId, Timestamp};
+use crate::kernel::stackscan::{Depends, Found, Lock, Named, Thread, ThreadIx, Threads, Waiting};
+use crate::owner_word;
+use crate::wire::{self, Decoder};
+
+/// Writes the events of one round.
+pub struct Emitter<'r> {
+    threads: &'r Threads,
+    found: &'r Found,
+    now: Timestamp,
+    own: u32,
+    decoder: &'r mut Decoder,
+    out: &'r mut Vec<Event>,
+}
+
+impl<'r> Emitter<'r> {
+    /// For a round that ends `now`.
+    pub fn new(
+        threads: &'r Threads,
+        found: &'r Found,
+        now: Timestamp,
+        own: u32,
+        decoder: &'r mut Decoder,
+        out: &'r mut Vec<Event>,
+    ) -> Self {
+        Self {
+            threads,
+            found,
+            now,
+            own,
+            decoder,
+            out,
+        }
+    }
+
+    /// Everybody who waits, holds or sleeps uninterruptibly, then who waits for what.
+    pub fn events(mut self) {
+        let found = self.found;
+        let waiting: BTreeSet<ThreadIx> = found
+            .waits
+            .iter()
+            .map(|wait| wait.thread)
+            .chain(found.depends.iter().map(|depends| depends.thread))
+            .collect();
+        let blocking = self.blocking();
+        for (ix, thread) in self.threads.iter() {
+            let sleeps = matches!(thread.state(), TaskState::Uninterruptible | TaskState::InIo);
+            let sleeps = sleeps && thread.record.task.tgid != self.own;
+            if sleeps || waiting.contains(&ix) || blocking.contains(&ix) {
+                // Who waits was found not to have run up to now.
+                let time = if waiting.contains(&ix) {
+                    self.now
+                } else {
+                    Timestamp(thread.record.header.time)
+                };
+                self.task(ix, thread, time);
+            }
+        }
+        for lock in found.locks.values() {
+            if let Named::Exited(record) = &lock.owner {
+                self.out.extend(wire::task_event(record, StackId(0), self.now));
+            }
+        }
+        for wait in &found.waits {
+            self.wait(wait);
+        }
+        for candidate in &found.candidates {
+            if let Some(holder) = self.task_ref(candidate.thread) {
+                self.push(Body::Holder(HolderCandidate {
+                    lock: LockAddr(candidate.lock),
+                    kind: candidate.kind,
+                    mode: candidate.mode,
+                    holder: Actor::Task(holder.key),
+                    task: Some(holder),
+                    rank: candidate.rank,
+                    evidence: candidate.evidence,
+                }));
+            }
+        }
+        for depends in &found.depends {
+            self.depends(depends);
+        }
+    }
+
+    fn blocking(&self) -> BTreeSet<ThreadIx> {
+        let owners = self.found.locks.values().filter_map(|lock| match lock.owner {
+            Named::Thread(owner) => Some(owner),
+            _ => None,
+        });
+        let candidates = self.found.candidates.iter().map(|candidate| candidate.thread);
+        owners
+            .chain(candidates)
+            .chain(self.found.depends.iter().filter_map(|depends| depends.on))
+            .collect()
+    }
+
+    fn push(&mut self, body: Body) {
+        self.out.push(Event { time: self.now, body });
+    }
+
+    fn stack(&mut self, ix: ThreadIx) -> StackId {
+        let Some(thread) = self.threads.get(ix) else {
+            return StackId(0);
+        };
+        let time = Timestamp(thread.record.header.time);
+        self.decoder.announce(thread.frames.iter().copied(), time, self.out)
+    }
+
+    fn task(&mut self, ix: ThreadIx, thread: &Thread, time: Timestamp) {
+        let stack = self.stack(ix);
+        let Some(mut event) = wire::task_event(&thread.record.task, stack, time) else {
+            return;
+        };
+        if let Body::Task(sample) = &mut event.body {
+            sample.last_switch = self.threads.last_switch(thread);
+            sample.work = self.found.work.get(&ix).map(|&function| KernelAddr(function));
+        }
+        self.out.push(event);
+    }
+
+    fn task_ref(&self, ix: ThreadIx) -> Option<TaskRef> {
+        self.threads.get(ix).map(|thread| wire::task_ref(&thread.record.task))
+    }
+
+    fn owner(&self, lock: &Lock, waiter: ThreadIx) -> Owner {
+        let is_waiter = lock.owner == Named::Thread(waiter);
+        let pointer = owner_word::task(lock.kind, lock.owner_word);
+        owner_word::meaning(lock.kind, lock.owner_word, lock.count, is_waiter, || {
+            match &lock.owner {
+                Named::Thread(ix) => self
+                    .task_ref(*ix)
+                    .map_or(Owner::Unreadable(KernelAddr(pointer)), Owner::Task),
+                Named::Exited(record) => Owner::Task(wire::task_ref(record)),
+                Named::Nobody | Named::Unreadable(_) => Owner::Unreadable(KernelAddr(pointer)),
+            }
+        })
+    }
+
+    fn wait(&mut self, wait: &Waiting) {
+        let Some(lock) = self.found.locks.get(&wait.lock) else {
+            return;
+        };
+        let Some(waiter) = self.task_ref(wait.thread) else {
+            return;
+        };
+        let owner = self.owner(lock, wait.thread);
+        let owner_word = lock.owner_word;
+        let stack = self.stack(wait.thread);
+        self.push(Body::Wait(WaitSample {
+            waiter: actor(&waiter),
+            task: Some(waiter),
+            lock: LockAddr(wait.lock),
+            kind: wait.kind,
+            mode: wait.mode,
+            phase: Phase::Sleeping,
+            // Its last switch says since when at least; a waiter may be woken and sleep on.
+            since: None,
+            owner_word,
+            owner,
+            queued: wait.queued,
+            cpu: None,
+            stack,
+            evidence: wait.evidence,
+        }));
+    }
+
+    fn depends(&mut self, depends: &Depends) {
+        let Some(waiter) = self.task_ref(depends.thread) else {
+            return;
+        };
+        let on = depends.on.and_then(|on| self.task_ref(on));
+        let stack = self.stack(depends.thread);
+        self.push(Body::Dependency(DependencySample {
+            waiter: actor(&waiter),
+            task: Some(waiter),
+            dependency: depends.dependency,
+            on: on.as_ref().map(actor),
+            on_task: on,
+            since: None,
+            stack,
+            evidence: depends.evidence,
+        }));
+    }
+}
+
+fn actor(task: &TaskRef) -> Actor {
+    Actor::Task(task.key)
+}

@@ -1,0 +1,140 @@
+//! `holdup snapshot`: explains a machine that is already hung, once.
+//!
+//! Attaches nothing, starts nothing, writes nothing, and reads nothing below `/proc/PID` of another process: on a machine
+//! where those block for ever it answers all the same.
+
+use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::Btf;
+use clap::Args;
+use tracer_common::config::Settings;
+
+use crate::bpf::load::{self, Sizes};
+use crate::bpf::stats::Losses;
+use crate::cli::parse_interval;
+use crate::event::{Body, Event};
+use crate::kernel::facts::KernelFacts;
+use crate::model;
+use crate::pipeline::Pipeline;
+use crate::report::{Report, SourceFacts};
+use crate::session::{Outcome, STDOUT, outcome_of};
+use crate::source::live::names::Names;
+use crate::source::snapshot::{RoundCost, Walker};
+use crate::view::{json, text, tree};
+use crate::wire::Decoder;
+
+/// Two looks at a machine: what has not changed in between is proven.
+const ROUNDS: usize = 2;
+
+/// Arguments of `snapshot`.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// Text, which is the default.
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    /// One JSON document.
+    #[arg(long)]
+    pub json: bool,
+    /// Time between the two looks at every thread: what has not changed in between is proven. Less than 100ms proves nothing.
+    #[arg(long, value_parser = parse_interval, default_value = "200ms")]
+    pub interval: Duration,
+    /// Also show interruptible sleepers on locks that hold nobody up.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Takes the snapshot and prints it.
+///
+/// # Errors
+/// When the kernel refuses the programs, stops answering, or stdout cannot be written.
+pub fn run(args: &SnapshotArgs) -> Result<Outcome> {
+    let facts = KernelFacts::of_this_machine()?;
+    let (report, costs) = take(args, &facts)?;
+    for cost in &costs {
+        eprintln!("{}", cost_line(cost));
+    }
+    let mut out = io::stdout().lock();
+    let written = if args.json {
+        json::report(&mut out, &report)
+    } else {
+        show(&mut out, &report)
+    };
+    written.and_then(|()| out.flush()).context(STDOUT)?;
+    Ok(report.findings.iter().map(outcome_of).max().unwrap_or(Outcome::Nothing))
+}
+
+fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCost>)> {
+    let btf = Btf::from_sys_fs().context("reading /sys/kernel/btf/vmlinux")?;
+    let sizes = Sizes::without_probes(facts.possible_cpus);
+    let mut settings = Settings::NONE;
+    sizes.apply(&mut settings);
+    let mut ebpf = load::load(&btf, &facts.layout, &settings, &sizes, 0)?;
+    let mut walker = Walker::new(&mut ebpf, &btf, facts)?;
+    let mut decoder = Decoder::default();
+    let mut losses = Losses::default();
+    let mut names = Names::new(facts.files.symbols().cloned());
+    let mut pipeline = Pipeline::new(model::Settings::default(), source_facts(&walker, facts));
+    let mut costs = Vec::new();
+    let mut events: Vec<Event> = Vec::new();
+    for round in 0..ROUNDS {
+        if round > 0 {
+            thread::sleep(args.interval);
+        }
+        events.clear();
+        costs.push(walker.round(&mut ebpf, args.all, &mut decoder, &mut losses, &mut events)?);
+        names.announce(0, &mut events);
+        for event in &events {
+            pipeline.apply(event);
+        }
+    }
+    let lost = losses.report();
+    if !lost.by_cause.is_empty() {
+        pipeline.apply(&Event {
+            time: pipeline.now(),
+            body: Body::Loss(lost),
+        });
+    }
+    pipeline.finish();
+    let mut report = pipeline.report();
+    for cost in &costs {
+        if cost.changing > 0 {
+            let what = "threads stood on wait lists that were changing or corrupt: they are not explained";
+            report.source.limits.push(format!("{} {what}", cost.changing));
+        }
+        if cost.stripped > 0 {
+            let what = "threads were too many to keep their raw stacks: holders among them are not found";
+            report.source.limits.push(format!("{} {what}", cost.stripped));
+        }
+    }
+    Ok((report, costs))
+}
+
+fn show(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    text::findings(out, report)?;
+    tree::trees(out, report)?;
+    text::summary(out, report)
+}
+
+fn source_facts(walker: &Walker, facts: &KernelFacts) -> SourceFacts {
+    SourceFacts {
+        mode: "snapshot".to_owned(),
+        host: facts.host.clone(),
+        kernel: facts.release.clone(),
+        probes: Vec::new(),
+        limits: walker.limits(),
+        programs: Vec::new(),
+    }
+}
+
+fn cost_line(cost: &RoundCost) -> String {
+    format!(
+        "holdup: looked at {} threads in {:.1} ms (in the kernel {:.1} ms), kept {:.1} MB",
+        cost.threads,
+        (cost.walk + cost.analysis).as_secs_f64() * 1e3,
+        cost.walk.as_secs_f64() * 1e3,
+        cost.bytes as f64 / 1e6,
+    )
+}
