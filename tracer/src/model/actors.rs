@@ -177,6 +177,10 @@ impl ActorEntry {
         if self.sample.is_some_and(|s| s.time > time) {
             return;
         }
+        if sample.state == TaskState::Exited && self.sample.is_some_and(|s| s.state == TaskState::Exited) {
+            // Nothing is news of the dead, and rules ask since when it is dead.
+            return;
+        }
         self.sample = Some(Sampled {
             time,
             state: sample.state,

@@ -17,19 +17,19 @@ struct Verdict {
 }
 
 /// A finding.
-struct Expected {
-    kind: &'static str,
-    certainty: &'static str,
+pub(super) struct Expected {
+    pub(super) kind: &'static str,
+    pub(super) certainty: &'static str,
     /// Roles of the tasks it names, as a set.
-    tasks: &'static [&'static str],
+    pub(super) tasks: &'static [&'static str],
     /// Names of the locks it names in the module's listing, as a set.
-    locks: &'static [&'static str],
+    pub(super) locks: &'static [&'static str],
     /// Role of the first waiter of the chain, and its call site.
-    first: (&'static str, &'static str),
+    pub(super) first: (&'static str, &'static str),
     /// Roles whose tasks are all victims, and nobody else.
-    victims: &'static [&'static str],
+    pub(super) victims: &'static [&'static str],
     /// Must stand in the title.
-    title: &'static str,
+    pub(super) title: &'static str,
 }
 
 const DEADLOCKS: &[Verdict] = &[
@@ -215,7 +215,8 @@ fn compare(run: &GuestRun, verdict: &Verdict) -> Result<()> {
     Ok(())
 }
 
-fn same_finding(
+/// Compares one finding as a whole. `pids` gives the tasks of some roles.
+pub(super) fn same_finding(
     finding: &Value,
     expected: &Expected,
     locks: &BTreeMap<&str, String>,

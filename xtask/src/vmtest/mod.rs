@@ -38,6 +38,7 @@ pub mod contention;
 pub mod live;
 pub mod results;
 pub mod runner;
+pub mod snapshot;
 pub mod steps;
 pub mod truth;
 
@@ -67,7 +68,7 @@ pub struct VmTest {
 pub const EVERY_KERNEL: &[&str] = &["6.1", "6.12", "6.12-rt"];
 
 /// The tables of all tests.
-pub const TABLES: &[&[VmTest]] = &[base::TESTS, contention::TESTS, live::TESTS];
+pub const TABLES: &[&[VmTest]] = &[base::TESTS, contention::TESTS, live::TESTS, snapshot::TESTS];
 
 #[cfg(test)]
 mod tests {

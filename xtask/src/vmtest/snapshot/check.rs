@@ -1,0 +1,145 @@
+//! What snapshots say, compared with what the fault module says.
+
+use super::Verdict;
+use crate::vmtest::GuestRun;
+use crate::vmtest::live::same_finding;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Readers that queue in the pile-up.
+pub const READERS: usize = 1500;
+
+pub fn report(run: &GuestRun, label: &str) -> Result<Value> {
+    let output = run.output(label)?;
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| output.shown())?;
+    ensure!(report["type"] == "report", "no report: {}", output.shown());
+    ensure!(
+        report["losses"].as_array().is_some_and(Vec::is_empty),
+        "something was lost: {}",
+        report["losses"]
+    );
+    Ok(report)
+}
+
+pub fn severity(report: &Value, severity: &str) -> usize {
+    let findings = report["findings"].as_array().into_iter().flatten();
+    findings.filter(|finding| finding["severity"] == severity).count()
+}
+
+/// Compares all findings about the locks of a scenario.
+pub fn judge(run: &GuestRun, report: &Value, verdict: &Verdict) -> Result<()> {
+    let scenario = verdict.scenario;
+    let truth = run.truth(&format!("{scenario}-truth"))?;
+    let locks: BTreeMap<&str, String> = truth
+        .locks
+        .iter()
+        .map(|(name, address)| (name.as_str(), format!("{address:#018x}")))
+        .collect();
+    let ours: BTreeSet<&str> = verdict
+        .findings
+        .iter()
+        .flat_map(|finding| finding.locks)
+        .filter_map(|name| locks.get(name))
+        .map(String::as_str)
+        .collect();
+    let mut open: Vec<&Value> = report["findings"].as_array().into_iter().flatten().collect();
+    open.retain(|finding| {
+        let mut named = finding["locks"].as_array().into_iter().flatten();
+        named.any(|lock| lock["address"].as_str().is_some_and(|address| ours.contains(address)))
+    });
+    for expected in verdict.findings {
+        let at = open.iter().position(|finding| finding["kind"] == expected.kind);
+        let at = at.with_context(|| format!("{scenario}: no {} among {open:#?}", expected.kind))?;
+        let pids = |roles: &[&str]| -> BTreeSet<u64> {
+            let tasks = roles.iter().flat_map(|role| truth.tasks(scenario, role));
+            tasks.map(u64::from).collect()
+        };
+        let finding = open.swap_remove(at);
+        same_finding(finding, expected, &locks, pids).with_context(|| format!("{scenario}: {finding:#}"))?;
+    }
+    ensure!(open.is_empty(), "{scenario}: more findings than are true: {open:#?}");
+    Ok(())
+}
+
+/// Thread id, kind of the lock, mode and place of everybody who waits for a lock.
+pub fn waiters_of(report: &Value, lock: &str) -> BTreeSet<(u64, String, String, Option<u64>)> {
+    let rows = report["tasks"].as_array().into_iter().flatten();
+    rows.filter(|row| row["wait"]["lock"]["address"] == lock)
+        .filter_map(|row| {
+            let wait = &row["wait"];
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            Some((
+                row["tid"].as_u64()?,
+                text(&wait["lock"]["kind"])?,
+                text(&wait["mode"])?,
+                wait["place"].as_u64(),
+            ))
+        })
+        .collect()
+}
+
+/// The reader that left with the key: the one holder, the writer first in the queue, every reader behind it.
+pub fn pile_up(run: &GuestRun) -> Result<()> {
+    run.output("pile")?.exited_with(4)?;
+    let (report, truth) = (report(run, "pile")?, run.truth("pile-truth")?);
+    let lock = format!("{:#018x}", truth.lock("heap.reader_io.sem")?);
+    let holder = truth.task("rwsem-reader-io", "holder")?;
+    let writer = u64::from(truth.task("rwsem-reader-io", "writer")?);
+    let readers: BTreeSet<u64> = truth
+        .tasks("rwsem-reader-io", "reader")
+        .into_iter()
+        .map(u64::from)
+        .collect();
+    ensure!(readers.len() == READERS, "{} readers", readers.len());
+    let findings = || {
+        let all = report["findings"].as_array().into_iter().flatten();
+        all.filter(|finding| finding["locks"][0]["address"] == *lock)
+    };
+    let root = findings()
+        .find(|f| f["kind"] == "root-blocker")
+        .context("no root blocker")?;
+    ensure!(
+        root["certainty"] == "likely" && root["severity"] == "warning" && root["tasks"][0]["tid"] == holder,
+        "{root:#}"
+    );
+    let title = root["title"].as_str().unwrap_or_default();
+    ensure!(
+        title.contains("for reading and is asleep in block I/O; 1501 tasks wait behind it"),
+        "{title}"
+    );
+    ensure!(root["victims"]["count"] == READERS + 1, "{root:#}");
+    ensure!(root["tasks"][0]["site"] == "lockfault_fake_block_io", "{root:#}");
+    let pile = findings()
+        .find(|f| f["kind"] == "reader-pile-up")
+        .context("no pile-up")?;
+    ensure!(pile["tasks"][0]["tid"] == writer, "{pile:#}");
+    ensure!(findings().count() == 2, "more findings than are true");
+    let waiters = waiters_of(&report, &lock);
+    let mut places: Vec<(u64, u64, bool)> = waiters
+        .iter()
+        .filter_map(|(tid, kind, mode, place)| (kind == "rwsem").then_some((*place.as_ref()?, *tid, mode == "shared")))
+        .collect();
+    places.sort_unstable();
+    ensure!(
+        places.len() == READERS + 1,
+        "{} of the waiters are told with their place",
+        places.len()
+    );
+    ensure!(
+        places.iter().map(|(place, ..)| *place).eq(0..=READERS as u64),
+        "places are missing"
+    );
+    ensure!(
+        places.first() == Some(&(0, writer, false)),
+        "the writer is not the first"
+    );
+    let behind: BTreeSet<u64> = places
+        .iter()
+        .skip(1)
+        .filter(|(.., shared)| *shared)
+        .map(|(_, tid, _)| *tid)
+        .collect();
+    ensure!(behind == readers, "others than the readers stand behind it");
+    run.output("pile-text")?.stdout_has("1500 tasks wait at least")
+}
