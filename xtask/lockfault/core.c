@@ -21,6 +21,7 @@ struct lockfault_scenario *const lockfault_scenarios[] = {
 	&lockfault_mutex_abba,
 	&lockfault_mixed_cycle,
 	&lockfault_rwsem_reader_io,
+	&lockfault_mmap_lock_io,
 	&lockfault_holder_asleep,
 	&lockfault_holder_running,
 	&lockfault_holder_starved,

@@ -210,6 +210,8 @@ extern struct lockfault_scenario lockfault_mutex_abba;
 extern struct lockfault_scenario lockfault_mixed_cycle;
 /* reader_io.c */
 extern struct lockfault_scenario lockfault_rwsem_reader_io;
+/* mmap_lock.c */
+extern struct lockfault_scenario lockfault_mmap_lock_io;
 /* hold.c */
 extern struct lockfault_scenario lockfault_holder_asleep;
 extern struct lockfault_scenario lockfault_holder_running;

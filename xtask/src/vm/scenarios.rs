@@ -85,6 +85,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "a reader asleep in (fake) block I/O, a writer behind it, then many readers",
         HANGS,
     ),
+    row(
+        "mmap-lock-io",
+        "the same with the mmap_lock of the process pid=N: ps hangs when it shows its command line",
+        HANGS,
+    ),
     row("holder-asleep", "a mutex's holder sleeps", HANGS),
     row("holder-running", "a mutex's holder spins on a CPU", SPINS),
     row("holder-starved", "a mutex's holder is runnable and gets no CPU", SPINS),

@@ -260,7 +260,8 @@ impl CodeMap {
     pub fn class(&self, word: u64) -> Option<Class> {
         // A return address lies behind its call, in the worst case behind the function's last instruction.
         let inside = word.checked_sub(1)?;
-        if self.ranges.last().is_none_or(|&(_, end, _)| inside >= end) {
+        // Most words of a stack are no code at all.
+        if inside < self.ranges.first()?.0 || inside >= self.ranges.last()?.1 {
             return None;
         }
         let after = self.ranges.partition_point(|&(start, ..)| start <= inside);

@@ -38,8 +38,9 @@ pub struct Lists {
 
 /// How often newcomers on a list are looked up before it counts as changing.
 const LOOKS: usize = 4;
-/// `WQ_FLAG_CUSTOM`: set by who waits for a percpu-rwsem as a reader (kernel/locking/percpu-rwsem.c, 5.7 to 6.18).
-const WQ_FLAG_CUSTOM: u32 = 4;
+/// `WQ_FLAG_CUSTOM`, set by who waits for a percpu-rwsem as a reader (kernel/locking/percpu-rwsem.c, 5.7 to 6.18): 8 up to 6.4,
+/// 4 from 6.5 on (include/linux/wait.h). The other bit has no meaning for these entries in either.
+const WQ_FLAG_CUSTOM: u32 = 4 | 8;
 
 /// Finds the waiter records of all threads off their CPUs and walks their lists.
 ///

@@ -266,6 +266,50 @@ pub const TESTS: &[VmTest] = &[
         },
     },
     VmTest {
+        name: "ps-hangs",
+        kernels: STOCK,
+        group: "snapshot",
+        expects: &[],
+        steps: |steps| {
+            steps.shell("stuck", "sleep 100000 & echo \"mmap-lock-io pid=$!\" > /proc/lockfault");
+            steps.established("mmap-lock-io");
+            steps.truth("ps-truth");
+            // Started and left: who reads the command line does not come back.
+            steps.shell("ps", "ps -o pid,args > /tmp/ps 2>&1 & echo $! | tee /tmp/ps.pid");
+            steps.shell(
+                "ps-is-stuck",
+                "until grep -q ') D ' /proc/$(cat /tmp/ps.pid)/stat; do sleep 0.1; done",
+            );
+            steps.holdup("ps-snapshot", &["snapshot", "--json"]);
+        },
+        check: |run| {
+            let truth = run.truth("ps-truth")?;
+            let (holder, writer) = (
+                truth.task("mmap-lock-io", "holder")?,
+                u64::from(truth.task("mmap-lock-io", "writer")?),
+            );
+            run.output("ps-is-stuck")?.exited_with(0)?;
+            let report = report(run, "ps-snapshot")?;
+            let ps: u64 = run.output("ps")?.stdout().trim().parse()?;
+            let lock = format!("{:#018x}", truth.lock("mm.mmap_lock")?);
+            let expected = BTreeSet::from([
+                (writer, "rwsem".to_owned(), "exclusive".to_owned(), Some(0)),
+                (ps, "rwsem".to_owned(), "shared".to_owned(), Some(1)),
+            ]);
+            let found = waiters_of(&report, &lock);
+            ensure!(found == expected, "{found:?} instead of {expected:?}");
+            let rows = report["tasks"].as_array().into_iter().flatten();
+            let blocked_by = rows.filter(|row| row["tid"] == ps).map(|row| &row["blocked_by"]);
+            let row = blocked_by
+                .filter_map(Value::as_u64)
+                .next()
+                .context("nobody is in the way of ps")?;
+            let blocker = &report["tasks"][usize::try_from(row)?];
+            ensure!(blocker["tid"] == holder && blocker["state"] == "in-io", "{blocker:#}");
+            Ok(())
+        },
+    },
+    VmTest {
         name: "seeding",
         kernels: STOCK,
         group: "snapshot",
