@@ -87,12 +87,40 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let list = missing.join(" ");
+    install(&missing)?;
+    let still: Vec<&str> = needs
+        .iter()
+        .filter(|need| !need.is_met())
+        .map(|need| need.package)
+        .collect();
+    if !still.is_empty() {
+        bail!(
+            "apt installed {}, yet this is still missing: {}",
+            missing.join(" "),
+            still.join(" ")
+        );
+    }
+    Ok(())
+}
+
+/// Installs a package that is named like the program it brings, unless the program is there.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_program(name: &str) -> Result<()> {
+    if process::which(name).is_some() {
+        return Ok(());
+    }
+    install(&[name])
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
     if process::which("apt-get").is_none() {
         bail!("this box has no apt; install what these Debian packages bring, then try again: {list}");
     }
     let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
-    install.extend(&missing);
+    install.extend(packages);
     {
         let _long = ui::long(format!("installing {list}"));
         if as_root(&install).is_err() {
@@ -100,14 +128,6 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
             update()?;
             as_root(&install).with_context(|| format!("installing {list}"))?;
         }
-    }
-    let still: Vec<&str> = needs
-        .iter()
-        .filter(|need| !need.is_met())
-        .map(|need| need.package)
-        .collect();
-    if !still.is_empty() {
-        bail!("apt installed {list}, yet this is still missing: {}", still.join(" "));
     }
     Ok(())
 }

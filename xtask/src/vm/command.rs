@@ -85,7 +85,7 @@ impl VmArgs {
 pub fn list() {
     println!("kernels:");
     for stock in kernels::STOCK {
-        println!("  {:<22} {} (package {})", stock.name, stock.meaning, stock.meta);
+        println!("  {:<22} {}", stock.name, stock.meaning);
     }
     println!(
         "  {:<22} a kernel image of your own; modules need --headers DIR",

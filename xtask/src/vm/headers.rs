@@ -2,6 +2,7 @@
 
 use super::kernels::{Headers, Kernel};
 use super::{fetch, packages};
+use crate::setup::apt;
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,11 @@ pub fn ensure(kernel: &Kernel) -> Result<PathBuf> {
 fn from_package(name: &str) -> Result<PathBuf> {
     // Off line, an entry of any version of this release will do: the release is what modules are tied to.
     let stanza = packages::show(name);
+    if let Ok(stanza) = &stanza {
+        for compiler in stanza.depends.iter().filter_map(|package| compiler(&package.name)) {
+            apt::ensure_program(&compiler)?;
+        }
+    }
     let entry = match &stanza {
         Ok(stanza) => format!("{name}_{}", stanza.package.version.as_deref().unwrap_or("unversioned")),
         Err(_) => fetch::remembered(name).unwrap_or_default(),
@@ -44,6 +50,16 @@ fn from_package(name: &str) -> Result<PathBuf> {
     Ok(root)
 }
 
+/// The compiler that the kernel was built with and its makefiles name, if this dependency stands for it.
+fn compiler(package: &str) -> Option<String> {
+    let rest = package
+        .strip_prefix("linux-compiler-")
+        .unwrap_or(package)
+        .strip_prefix("gcc-")?;
+    let version: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (!version.is_empty()).then(|| format!("gcc-{version}"))
+}
+
 /// The packages expect to live in `/usr`: their makefile includes an absolute path, all their links are relative.
 fn relocate(name: &str, root: &Path, final_root: &Path) -> Result<()> {
     let build = root.join("usr/src").join(name);
@@ -58,4 +74,19 @@ fn relocate(name: &str, root: &Path, final_root: &Path) -> Result<()> {
     }
     std::fs::write(&makefile, moved)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiler_is_found_among_the_dependencies() {
+        assert_eq!(compiler("gcc-12").as_deref(), Some("gcc-12"));
+        assert_eq!(compiler("linux-compiler-gcc-12-x86").as_deref(), Some("gcc-12"));
+        assert_eq!(compiler("gcc-14-for-host").as_deref(), Some("gcc-14"));
+        for other in ["linux-kbuild-6.1", "gcc", "gcc-base", "linux-headers-6.1.0-56-common"] {
+            assert_eq!(compiler(other), None, "{other}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Kernels to boot: the distribution's stock ones by name, or a user's own image by path.
 
 use super::fetch;
-use super::packages::{self, Package};
+use super::packages::{self, Package, Stanza};
 use crate::setup::apt;
 use crate::ui;
 use anyhow::{Context as _, Result, bail};
@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 pub struct Stock {
     /// What the user types.
     pub name: &'static str,
-    /// The package that names the current version of the image.
-    pub meta: &'static str,
+    /// Packages that name the current version of an image. Which of them is of this series depends on Debian's release.
+    pub metas: &'static [&'static str],
+    /// Start of `uname -r`.
+    pub series: &'static str,
     pub meaning: &'static str,
 }
 
@@ -21,18 +23,21 @@ pub struct Stock {
 pub const STOCK: &[Stock] = &[
     Stock {
         name: "6.1",
-        meta: "linux-image-cloud-amd64",
-        meaning: "Debian 12, stock cloud kernel",
+        metas: &["linux-image-cloud-amd64", "linux-image-6.1-cloud-amd64"],
+        series: "6.1.",
+        meaning: "Debian's 6.1, cloud flavour",
     },
     Stock {
         name: "6.12",
-        meta: "linux-image-6.12-cloud-amd64",
-        meaning: "Debian 12 security, stock cloud kernel",
+        metas: &["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64"],
+        series: "6.12.",
+        meaning: "Debian's 6.12, cloud flavour",
     },
     Stock {
         name: "6.12-rt",
-        meta: "linux-image-6.12-rt-amd64",
-        meaning: "the same with PREEMPT_RT",
+        metas: &["linux-image-6.12-rt-amd64", "linux-image-rt-amd64"],
+        series: "6.12.",
+        meaning: "Debian's 6.12 with PREEMPT_RT",
     },
 ];
 
@@ -113,18 +118,38 @@ fn ensure_stock(stock: &Stock) -> Result<Kernel> {
 }
 
 fn resolve(stock: &Stock) -> Result<Package> {
-    let stanza = match packages::show(stock.meta) {
-        Ok(stanza) => stanza,
-        Err(_) => {
-            apt::update()?;
-            packages::show(stock.meta)?
+    resolve_once(stock).or_else(|_| {
+        apt::update()?;
+        resolve_once(stock)
+    })
+}
+
+fn resolve_once(stock: &Stock) -> Result<Package> {
+    let mut refusals = Vec::new();
+    for meta in stock.metas {
+        match packages::show(meta).and_then(|stanza| image_of(&stanza, stock.series)) {
+            Ok(image) => return Ok(image),
+            Err(error) => refusals.push(format!("{error:#}")),
         }
-    };
-    let mut images = stanza.depends_on(&["linux-image-"]);
-    match (images.pop(), images.is_empty()) {
-        (Some(image), true) => Ok(image),
-        _ => bail!("{} does not name exactly one image: {:?}", stock.meta, stanza.depends),
     }
+    bail!("{}", refusals.join("; "))
+}
+
+/// The image that a meta package stands for, if it is of the series.
+fn image_of(stanza: &Stanza, series: &str) -> Result<Package> {
+    let mut images = stanza.depends_on(&["linux-image-"]);
+    let (Some(image), true) = (images.pop(), images.is_empty()) else {
+        bail!(
+            "{} does not name exactly one image: {:?}",
+            stanza.package.name,
+            stanza.depends
+        );
+    };
+    let release = image.name.trim_start_matches("linux-image-");
+    if !release.starts_with(series) {
+        bail!("{} is {release} here, not {series}x", stanza.package.name);
+    }
+    Ok(image)
 }
 
 /// Cache entry of an image: the version is part of it, a new upload is a new entry.
@@ -207,6 +232,20 @@ mod tests {
         image[0x20e..0x210].copy_from_slice(&0xffffu16.to_le_bytes());
         assert_eq!(release_of(&image), None, "the pointer leads out of the file");
         assert_eq!(release_of(&[]), None);
+    }
+
+    #[test]
+    fn a_meta_package_of_another_series_is_refused() {
+        let stanza = |image: &str| {
+            let text = format!("Package: linux-image-cloud-amd64\nVersion: 1\nDepends: {image}\n");
+            packages::parse(&text).unwrap()
+        };
+        let image = image_of(&stanza("linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)"), "6.1.").unwrap();
+        assert_eq!(image.name, "linux-image-6.1.0-56-cloud-amd64");
+        let refused = |stanza: &Stanza| image_of(stanza, "6.1.").unwrap_err().to_string();
+        assert!(refused(&stanza("linux-image-6.12.9+deb13-cloud-amd64")).contains("is 6.12.9+deb13-cloud-amd64 here"));
+        assert!(refused(&stanza("linux-image-a, linux-image-b")).contains("exactly one"));
+        assert!(refused(&stanza("gcc")).contains("exactly one"));
     }
 
     #[test]
