@@ -80,7 +80,6 @@ pub struct Graph {
     depending_on: FxHashMap<ActorIx, Vec<ActorIx>>,
     blockers: Vec<ActorIx>,
     is_blocker: Vec<bool>,
-    stuck: Vec<ActorIx>,
 }
 
 /// Known and supposed holders of a contended lock, best first.
@@ -165,15 +164,10 @@ impl Graph {
             graph.holders.insert(ix, holders);
         }
         for (ix, actor) in model.depending() {
-            if let Some(dependency) = &actor.dependency
-                && actor.waits.is_empty()
-            {
-                if let Some(on) = dependency.on {
-                    graph.depending_on.entry(on).or_default().push(ix);
-                    blockers.insert(on);
-                } else {
-                    graph.stuck.push(ix);
-                }
+            let on = actor.dependency.as_ref().and_then(|d| d.on);
+            if let Some(on) = on.filter(|_| actor.waits.is_empty()) {
+                graph.depending_on.entry(on).or_default().push(ix);
+                blockers.insert(on);
             }
         }
         graph.blockers = blockers.into_iter().collect();
@@ -226,12 +220,6 @@ impl Graph {
     #[must_use]
     pub fn depending_on(&self, actor: ActorIx) -> &[ActorIx] {
         self.depending_on.get(&actor).map_or(&[], Vec::as_slice)
-    }
-
-    /// Who depends on something of which it is not known who has to act.
-    #[must_use]
-    pub fn stuck(&self) -> &[ActorIx] {
-        &self.stuck
     }
 
     /// What holds `actor` up: its innermost wait, or else its dependency.

@@ -189,7 +189,14 @@ fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact) -> Option<Finding> 
         Source::Missing,
         format!("no holder of {} is known: {why}", phrase::lock_ref(model, lock)),
     );
-    draft.next("Take a snapshot: it looks for the lock's address on every stack to find who holds it.");
+    let searched = impact
+        .earliest
+        .is_some_and(|since| model.last_scan().is_some_and(|scan| scan >= since));
+    draft.next(if searched {
+        "Every thread was searched: its holder keeps no trace of it on its stack, or nobody will release it."
+    } else {
+        "Take a snapshot: it looks for the lock's address on every stack to find who holds it."
+    });
     Some(draft.finish())
 }
 

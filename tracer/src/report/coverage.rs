@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Serialize;
 
 use crate::diagnosis::{Blocked, Finding, Graph, Name, phrase, stack_id};
-use crate::event::TaskState;
+use crate::event::{Dependency, TaskState};
 use crate::ids::{StackId, Tid};
 use crate::model::{ActorEntry, ActorIx, Model};
 
@@ -56,7 +56,7 @@ impl Coverage {
             coverage.waiting += 1;
             let edge = match graph.blocked(model, ix) {
                 Blocked::Lock(_, _, holder) => holder.is_some(),
-                Blocked::Dependency(_) => true,
+                Blocked::Dependency(on) => on.is_some() || tells_why(actor),
                 Blocked::Free => false,
             };
             let in_io = actor.waits.is_empty() && actor.state() == TaskState::InIo;
@@ -87,6 +87,22 @@ impl Coverage {
             .sort_by_cached_key(|g| (Reverse(g.count), g.tasks.first().cloned()));
         coverage
     }
+}
+
+/// Whether what it waits for explains the wait although nobody is known who has to act. A completion, a flush or a wait queue
+/// may be completed by anybody.
+fn tells_why(actor: &ActorEntry) -> bool {
+    let dependency = actor.dependency.as_ref().map(|d| d.dependency);
+    matches!(
+        dependency,
+        Some(
+            Dependency::BlockIo
+                | Dependency::PageLock
+                | Dependency::RcuGracePeriod
+                | Dependency::Stop
+                | Dependency::Ipi { .. }
+        )
+    )
 }
 
 fn waits(model: &Model, actor: &ActorEntry) -> bool {

@@ -16,6 +16,8 @@ pub(super) struct Checked {
     pub recent: Option<Span>,
     /// The proof rests on the begin event.
     pub from_begin: bool,
+    /// So does the most recent pair.
+    pub recent_from_begin: bool,
     /// The holder is inferred, and nothing but a hint speaks for it.
     pub hint: bool,
     /// The holder is inferred: such an edge counts only when the wait is long.
@@ -194,7 +196,10 @@ fn check_owner(
             ))
         }
     }
-    checked.from_begin = wait.checked_from_begin && checked.proof.is_some_and(|p| p.first <= found.span.first);
+    // The pair of the lock's reads is no wider than that of the wait: the wait's first read decides.
+    let begins = |span: Option<Span>| wait.checked_from_begin && span.is_some_and(|s| s.first <= found.span.first);
+    checked.from_begin = begins(checked.proof);
+    checked.recent_from_begin = begins(checked.recent);
     checked
 }
 

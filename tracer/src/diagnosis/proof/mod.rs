@@ -71,16 +71,17 @@ pub fn judge(model: &Model, edges: &[Edge]) -> Option<Judgement> {
     let recent = common(checks.iter().map(|c| c.recent)).filter(|s| long(s, interval));
     let mut lines = Vec::new();
     if let Some(span) = proof {
-        let from_begin = checks.iter().any(|c| c.from_begin);
-        let causes = if from_begin { TOUCHES_BEGIN } else { TOUCHES_REREADS };
-        let loss = model.losses().touching(span, causes);
+        let touching = |from_begin, span| {
+            let causes = if from_begin { TOUCHES_BEGIN } else { TOUCHES_REREADS };
+            model.losses().touching(span, causes)
+        };
+        let loss = touching(checks.iter().any(|c| c.from_begin), span);
         let clean = match (loss, recent) {
             (None, _) => Some(span),
-            (Some(_), Some(recent)) => model
-                .losses()
-                .touching(recent, TOUCHES_REREADS)
-                .is_none()
-                .then_some(recent),
+            (Some(_), Some(recent)) => {
+                let from_begin = checks.iter().any(|c| c.recent_from_begin);
+                touching(from_begin, recent).is_none().then_some(recent)
+            }
             (Some(_), None) => None,
         };
         if let Some(span) = clean {
