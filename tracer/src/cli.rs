@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bpf::attach::ProbeChoice;
 use crate::source::live::Options;
+use crate::verbs::export::ExportArgs;
 use crate::verbs::record::RecordArgs;
 use crate::verbs::replay::ReplayArgs;
 use crate::verbs::report::ReportArgs;
@@ -48,6 +49,8 @@ pub enum Verb {
     /// Summarise a capture.
     #[command(after_help = EXIT_CODES)]
     Report(ReportArgs),
+    /// Write a capture in the format of another tool: Graphviz, Perfetto, flame graphs, JSON lines.
+    Export(ExportArgs),
     /// Say what this kernel offers, which probes will be used, what is missing and how to get it.
     Doctor(DoctorArgs),
 }

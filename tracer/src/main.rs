@@ -35,6 +35,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Verb::Record(args) => runtime.block_on(session::record(&args)),
         Verb::Replay(args) => verbs::replay::run(&args),
         Verb::Report(args) => verbs::report::run(&args),
+        Verb::Export(args) => verbs::export::run(&args),
         Verb::Doctor(args) => tracer::doctor::run(&args),
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::diagnosis::FindingChange;
 use crate::event::Event;
 use crate::ids::Timestamp;
-use crate::model::Settings;
+use crate::model::{Model, Settings};
 use crate::pipeline::Pipeline;
 use crate::source::replay::{Next, Replay};
 
@@ -74,6 +74,7 @@ impl Player {
                     event: Some(&event),
                     time: self.pipeline.now(),
                     changes,
+                    model: self.pipeline.model(),
                 })?;
                 Ok(Some(true))
             }
@@ -85,6 +86,7 @@ impl Player {
                         event: None,
                         time: self.pipeline.now(),
                         changes,
+                        model: self.pipeline.model(),
                     })?;
                 }
                 Ok(Some(false))
@@ -181,6 +183,8 @@ pub struct Played<'e> {
     pub time: Timestamp,
     /// What became of findings.
     pub changes: Vec<FindingChange>,
+    /// The model, with the event.
+    pub model: &'e Model,
 }
 
 fn pipeline(replay: &Replay) -> Pipeline {

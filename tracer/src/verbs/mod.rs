@@ -1,5 +1,6 @@
 //! One file for each verb with a body of its own.
 
+pub mod export;
 pub mod record;
 pub mod replay;
 pub mod report;

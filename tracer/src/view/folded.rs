@@ -1,0 +1,130 @@
+//! Folded stacks weighted by waited time, for flame graphs: `comm;outermost;...;innermost;lock microseconds`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use crate::diagnosis::lock_kind_name;
+use crate::event::{Actor, Body, Context, Event, LockKind};
+use crate::ids::{LockAddr, Nanos, StackId, Timestamp};
+use crate::model::Model;
+
+/// Open waits kept; more do not occur unless ends are lost.
+const MAX_OPEN: usize = 262_144;
+
+/// Sums waits by task name, stack and lock.
+#[derive(Debug, Default)]
+pub struct Folded {
+    open: HashMap<(Actor, LockAddr), Open>,
+    sums: BTreeMap<String, Nanos>,
+}
+
+#[derive(Debug)]
+struct Open {
+    comm: Arc<str>,
+    kind: LockKind,
+    stack: StackId,
+    since: Timestamp,
+}
+
+impl Folded {
+    /// Takes in one event; `model` has taken it already and knows the names.
+    pub fn event(&mut self, event: &Event, model: &Model) {
+        match &event.body {
+            Body::Wait(wait) => {
+                let key = (wait.waiter, wait.lock);
+                let comm = wait
+                    .task
+                    .as_ref()
+                    .map_or_else(|| Arc::from("?"), |task| Arc::clone(&task.comm));
+                let full = self.open.len() >= MAX_OPEN;
+                match self.open.get_mut(&key) {
+                    Some(open) if wait.stack.0 == 0 || open.stack == wait.stack => {}
+                    Some(open) => open.stack = wait.stack,
+                    None if full => {}
+                    None => {
+                        let since = wait.since.unwrap_or(event.time);
+                        self.open.insert(
+                            key,
+                            Open {
+                                comm,
+                                kind: wait.kind,
+                                stack: wait.stack,
+                                since,
+                            },
+                        );
+                    }
+                }
+            }
+            Body::WaitEnd(end) => {
+                if let Some(open) = self.open.remove(&(end.waiter, end.lock)) {
+                    self.add(&open, end.lock, end.waited, model);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds the waits that still last, as the model knows them, and writes everything.
+    ///
+    /// # Errors
+    /// When `out` cannot be written to.
+    pub fn finish(mut self, model: &Model, out: &mut impl Write) -> io::Result<()> {
+        let pending: HashSet<_> = model
+            .waits()
+            .iter()
+            .filter_map(|(_, wait)| {
+                Some((
+                    who(model.actors().get(wait.waiter)?.id),
+                    model.locks().get(wait.lock)?.addr,
+                ))
+            })
+            .collect();
+        for ((actor, lock), open) in std::mem::take(&mut self.open) {
+            if pending.contains(&(who(actor), lock)) {
+                self.add(&open, lock, model.now().since(open.since), model);
+            }
+        }
+        for (stack, sum) in &self.sums {
+            // Less than a microsecond is nothing that a flame graph can show.
+            if sum.0 >= 1_000 {
+                writeln!(out, "{stack} {}", sum.0 / 1_000)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, open: &Open, lock: LockAddr, waited: Nanos, model: &Model) {
+        let names = model.names();
+        let mut line = clean(&open.comm);
+        for &frame in names
+            .frames(open.stack)
+            .into_iter()
+            .flat_map(|frames| frames.iter().rev())
+        {
+            line.push(';');
+            line.push_str(&clean(&names.code(frame)));
+        }
+        line.push(';');
+        line.push_str(lock_kind_name(open.kind));
+        line.push(' ');
+        match names.lock_name(lock) {
+            Some(name) => line.push_str(&clean(&name.name)),
+            None => line.push_str(&lock.to_string()),
+        }
+        *self.sums.entry(line).or_default() += waited;
+    }
+}
+
+/// Who waits, also where one event knows the start of a thread and another does not.
+fn who(actor: Actor) -> (u32, Context) {
+    match actor {
+        Actor::Task(key) => (key.tid.0, Context::Task),
+        Actor::Interrupt { cpu, context, .. } => (cpu.0, context),
+    }
+}
+
+/// The format separates frames by semicolons and lines by line ends.
+fn clean(name: &str) -> String {
+    name.replace(|c: char| c == ';' || c.is_control(), "_")
+}
