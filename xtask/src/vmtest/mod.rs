@@ -36,6 +36,7 @@
 pub mod base;
 pub mod contention;
 pub mod live;
+pub mod record;
 pub mod results;
 pub mod runner;
 pub mod snapshot;
@@ -68,7 +69,13 @@ pub struct VmTest {
 pub const EVERY_KERNEL: &[&str] = &["6.1", "6.12", "6.12-rt"];
 
 /// The tables of all tests.
-pub const TABLES: &[&[VmTest]] = &[base::TESTS, contention::TESTS, live::TESTS, snapshot::TESTS];
+pub const TABLES: &[&[VmTest]] = &[
+    base::TESTS,
+    contention::TESTS,
+    live::TESTS,
+    record::TESTS,
+    snapshot::TESTS,
+];
 
 #[cfg(test)]
 mod tests {
