@@ -85,7 +85,8 @@ fn indented(text: &str) -> String {
 /// An interrupt; every failure else is counted.
 pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
     if list {
-        vmtest::runner::names(filter).iter().for_each(|name| println!("{name}"));
+        let names = [vmtest::runner::names(filter), vmtest::power_cut::names(filter)].concat();
+        names.iter().for_each(|name| println!("{name}"));
         return Ok(0);
     }
     let started = Instant::now();
@@ -106,6 +107,7 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
         cargo_test(filter, &mut count);
     }
     vmtest::runner::run(filter, &mut count)?;
+    vmtest::power_cut::run(filter, &mut count);
     ui::step(format!("tests took {:.0} s", started.elapsed().as_secs_f32()));
     for name in &count.names {
         println!("failed: {name}");

@@ -67,6 +67,7 @@ fn trial(kernel: &Kernel) -> Result<bool> {
         timeout: TRIAL,
         directory: directory.path().to_owned(),
         terminal: false,
+        disk: None,
     };
     let outcome = boot::run(&machine, &mut |_| Ok(()));
     let works = match outcome {

@@ -36,6 +36,8 @@ pub struct Machine<'a> {
     pub directory: PathBuf,
     /// The console is the user's terminal.
     pub terminal: bool,
+    /// Image of a disk, `/dev/vda` where the kernel has virtio.
+    pub disk: Option<PathBuf>,
 }
 
 /// What came of a boot.

@@ -157,6 +157,7 @@ pub fn run(args: &VmArgs) -> Result<u8> {
         timeout: args.limit(),
         directory: paths::target().join(format!("vm/run-{}", std::process::id())),
         terminal: interactive,
+        disk: None,
         kernel,
     };
     let mut sink = Forward::new(args.out.clone());

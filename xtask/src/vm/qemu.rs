@@ -57,6 +57,7 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
         timeout: _,
         directory,
         terminal,
+        disk,
     } = machine;
     let at = |name: &str| quoted(&directory.join(name));
     // `loglevel=5`: warnings, too, must reach the console, where they are looked for.
@@ -98,6 +99,10 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
         &format!("isa-debugcon,iobase={CHANNEL_PORT:#x},chardev=channel"),
     ]);
     add(&["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=0x04")]);
+    if let Some(disk) = disk {
+        add(&["-drive", &format!("if=none,id=disk,format=raw,file={}", quoted(disk))]);
+        add(&["-device", "virtio-blk-pci,drive=disk"]);
+    }
     arguments
 }
 
@@ -178,6 +183,7 @@ mod tests {
             timeout: Duration::ZERO,
             directory: PathBuf::from(directory),
             terminal,
+            disk: None,
         };
         arguments(&machine).join(" ")
     }

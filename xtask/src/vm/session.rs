@@ -37,6 +37,8 @@ pub struct Session {
     pub directory: PathBuf,
     /// The console is the user's terminal.
     pub terminal: bool,
+    /// Image of a disk that outlives the boot.
+    pub disk: Option<PathBuf>,
 }
 
 /// Where a boot's messages go.
@@ -82,6 +84,7 @@ impl Session {
                 timeout: self.timeout + OVERHEAD,
                 directory: self.directory.clone(),
                 terminal: self.terminal,
+                disk: self.disk.clone(),
             };
             ui::step(format!(
                 "booting {} ({}, {} CPUs, {accelerator})",

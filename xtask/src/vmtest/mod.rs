@@ -36,6 +36,7 @@
 pub mod base;
 pub mod contention;
 pub mod live;
+pub mod power_cut;
 pub mod record;
 pub mod results;
 pub mod runner;

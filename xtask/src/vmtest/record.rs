@@ -11,7 +11,7 @@ const KERNELS: &[&str] = &["6.1", "6.12"];
 const AT_MOST_LOST_NS: u64 = 1_000_000_000;
 
 /// A shell command that returns once a file has this size; the step's time limit ends it otherwise.
-fn grown(path: &str, bytes: usize) -> String {
+pub fn grown(path: &str, bytes: usize) -> String {
     format!("until [ $(wc -c < {path}) -ge {bytes} ]; do sleep 0.05; done")
 }
 

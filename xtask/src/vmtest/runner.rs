@@ -28,7 +28,7 @@ const CPUS: u16 = 4;
 const BOOT_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Full name of a test.
-fn full_name(kernel: &str, group: &str, name: &str) -> String {
+pub fn full_name(kernel: &str, group: &str, name: &str) -> String {
     format!("boot/{kernel}/{group}/{name}")
 }
 
@@ -211,6 +211,7 @@ impl Boot<'_> {
             timeout: timeout.min(BOOT_LIMIT),
             directory: directory.clone(),
             terminal: false,
+            disk: None,
         };
         let mut collected = Collected::new(directory.join("out"));
         let outcome = session.run(
