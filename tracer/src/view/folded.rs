@@ -12,6 +12,9 @@ use crate::model::Model;
 /// Open waits kept; more do not occur unless ends are lost.
 const MAX_OPEN: usize = 262_144;
 
+/// Where the kernel calls the probes: what lies further in is holdup itself.
+const PROBES: [&str; 3] = ["bpf_trace_run", "__traceiter_contention", "__bpf_trace_contention"];
+
 /// Sums waits by task name, stack and lock.
 #[derive(Debug, Default)]
 pub struct Folded {
@@ -102,8 +105,12 @@ impl Folded {
             .into_iter()
             .flat_map(|frames| frames.iter().rev())
         {
+            let name = names.code(frame);
+            if PROBES.iter().any(|probe| name.starts_with(probe)) {
+                break;
+            }
             line.push(';');
-            line.push_str(&clean(&names.code(frame)));
+            line.push_str(&clean(&name));
         }
         line.push(';');
         line.push_str(lock_kind_name(open.kind));

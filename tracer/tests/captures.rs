@@ -1,0 +1,280 @@
+//! The checked-in captures of real kernels, through the library and through the command line.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tracer::capture::{Content, Items, ReadError};
+use tracer::diagnosis::{Certainty, FindingChange, Kind};
+use tracer::event::{Body, Event};
+use tracer::player::{Player, Reached};
+use tracer::source::replay::Replay;
+
+/// A capture of a scenario of the fault module: the findings that open in it, a lock that has a name, a function that waits.
+struct Fixture {
+    name: &'static str,
+    findings: &'static [(Kind, Certainty)],
+    lock: Option<&'static str>,
+    waits_in: &'static str,
+}
+
+const FIXTURES: &[Fixture] = &[
+    Fixture {
+        name: "mutex-abba-6.1",
+        findings: &[(Kind::Cycle, Certainty::Proven)],
+        lock: Some("lockfault_abba_a [lockfault]"),
+        waits_in: "lockfault_mutex_abba_first",
+    },
+    Fixture {
+        name: "contend-rwsem-6.1",
+        findings: &[],
+        lock: None,
+        waits_in: "lockfault_contend_rwsem_take",
+    },
+];
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/captures")
+        .join(format!("{name}.holdup"))
+}
+
+fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(path(name)).unwrap()
+}
+
+fn holdup(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdup"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn events(bytes: &[u8]) -> Result<Vec<Event>, ReadError> {
+    let mut items = Items::new(bytes);
+    let mut events = Vec::new();
+    while let Some(content) = items.next_content()? {
+        if let Content::Item(item) = content {
+            events.push(item.event);
+        }
+    }
+    Ok(events)
+}
+
+#[test]
+fn they_still_tell_what_happened() {
+    for fixture in FIXTURES {
+        let mut player = Player::new(Replay::open(&[path(fixture.name)]).unwrap());
+        let mut changes = Vec::new();
+        assert_eq!(
+            player
+                .advance(tracer::ids::Timestamp(u64::MAX), usize::MAX, &mut changes)
+                .unwrap(),
+            Reached::End
+        );
+        let mut opened: Vec<(Kind, Certainty)> = Vec::new();
+        for change in &changes {
+            if let FindingChange::Opened(finding) | FindingChange::Changed(finding) = &change.change {
+                opened.retain(|(kind, _)| *kind != finding.kind);
+                opened.push((finding.kind, finding.certainty));
+            }
+        }
+        assert_eq!(opened, fixture.findings, "{}", fixture.name);
+        let report = player.pipeline().report();
+        let names: Vec<&str> = report.locks.iter().filter_map(|row| row.lock.name.as_deref()).collect();
+        assert!(
+            fixture.lock.is_none_or(|lock| names.contains(&lock)),
+            "{}: {names:?}",
+            fixture.name
+        );
+        assert!(player.replay().damage().is_empty());
+        assert!(
+            player.replay().meta().kernel.starts_with("6."),
+            "{:?}",
+            player.replay().meta()
+        );
+        assert!(!player.replay().meta().offsets.is_empty() && !player.replay().meta().probes.is_empty());
+    }
+}
+
+#[test]
+fn cut_at_every_offset_they_give_a_prefix() {
+    let whole = bytes("mutex-abba-6.1");
+    let all = events(&whole).unwrap();
+    let mut lengths = vec![0];
+    for end in 0..whole.len() {
+        match events(&whole[..end]) {
+            Ok(some) => {
+                assert!(all.starts_with(&some), "cut at {end}");
+                lengths.push(some.len());
+            }
+            Err(ReadError::NoCapture(_)) => assert!(lengths.len() == 1, "cut at {end}: it was one before"),
+            Err(other) => panic!("cut at {end}: {other}"),
+        }
+    }
+    assert!(lengths.is_sorted(), "more bytes never give less");
+    assert_eq!(
+        lengths.last(),
+        Some(&all.len()),
+        "only the index is behind the last event"
+    );
+}
+
+#[test]
+fn commands_end_with_the_codes_that_help_documents() {
+    for fixture in FIXTURES {
+        let file = path(fixture.name);
+        let file = file.to_str().unwrap();
+        let code = if fixture.findings.iter().any(|(kind, _)| *kind == Kind::Cycle) {
+            3
+        } else {
+            0
+        };
+        for arguments in [
+            vec!["replay", "--text", file],
+            vec!["report", file],
+            vec!["report", "--json", file],
+        ] {
+            let output = holdup(&arguments);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+            assert!(output.stderr.is_empty(), "{output:?}");
+        }
+        let document: serde_json::Value = serde_json::from_slice(&holdup(&["report", "--json", file]).stdout).unwrap();
+        assert_eq!(document["source"]["mode"], "replay");
+        assert_eq!(document["findings"].as_array().unwrap().len(), fixture.findings.len());
+    }
+    let unknown = holdup(&["replay", "--text", "/no/such/capture"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("/no/such/capture"), "{unknown:?}");
+    assert_eq!(holdup(&["export", "x", "--format", "sculpture"]).status.code(), Some(2));
+    let other = holdup(&["report", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    assert_eq!((other.status.code(), other.stdout.as_slice()), (Some(1), &b""[..]));
+    assert!(text(&other.stderr).contains("no capture of holdup"), "{other:?}");
+}
+
+#[test]
+fn damage_is_told_on_stderr_and_the_rest_is_shown() {
+    let mut broken = tempfile::NamedTempFile::new().unwrap();
+    let mut bytes = bytes("contend-rwsem-6.1");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    broken.write_all(&bytes).unwrap();
+    let output = holdup(&["report", broken.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("recovered") && text(&output.stderr).contains("1 damaged"),
+        "{output:?}"
+    );
+    assert!(
+        text(&output.stdout).contains("lost: "),
+        "the loss is in the report: {output:?}"
+    );
+}
+
+#[test]
+fn a_capture_is_read_from_a_pipe_and_a_closed_pipe_is_success() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdup"))
+        .args(["replay", "-", "--text", "--tuples"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&bytes("mutex-abba-6.1")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let file = path("mutex-abba-6.1");
+    assert_eq!(
+        output.stdout,
+        holdup(&["replay", file.to_str().unwrap(), "--text", "--tuples"]).stdout
+    );
+    // More than a pipe holds, to a reader that takes ten bytes.
+    let file = path("contend-rwsem-6.1");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_holdup"))
+        .args(["export", file.to_str().unwrap(), "--format", "jsonl"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 10]).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn exports_are_what_their_readers_expect() {
+    for fixture in FIXTURES {
+        let file = path(fixture.name);
+        let export = |arguments: &[&str]| {
+            let output = holdup(&[&["export", file.to_str().unwrap()], arguments].concat());
+            assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+            output.stdout
+        };
+        let lines = text(&export(&["--format", "jsonl"]));
+        let all = events(&bytes(fixture.name)).unwrap();
+        assert_eq!(lines.lines().count(), all.len());
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(
+                line["type"] == "event" && line["time"].is_u64() && line["body"].is_object(),
+                "{line}"
+            );
+        }
+        let folded = text(&export(&["--format", "folded"]));
+        let waits = all.iter().filter(|event| matches!(event.body, Body::Wait(_))).count();
+        assert!(waits > 0 && !folded.is_empty());
+        for line in folded.lines() {
+            let (stack, micros) = line.rsplit_once(' ').unwrap();
+            assert!(
+                stack.split(';').count() >= 2 && !stack.split(';').any(str::is_empty),
+                "{line}"
+            );
+            assert!(micros.parse::<u64>().unwrap() > 0, "{line}");
+        }
+        assert!(
+            folded.contains(fixture.waits_in) && fixture.lock.is_none_or(|lock| folded.contains(lock)),
+            "{folded}"
+        );
+        assert!(!folded.contains("bpf_trace_run"), "holdup's own frames: {folded}");
+        let dot = text(&export(&["--format", "dot"]));
+        let svg = graphviz(&dot);
+        if !fixture.findings.is_empty() {
+            assert!(
+                fixture.lock.is_none_or(|lock| dot.contains(lock)) && dot.contains("held by"),
+                "{dot}"
+            );
+            assert!(svg.is_none_or(|svg| svg.contains("lockfault_abba_a")));
+            assert_eq!(
+                graphviz(&text(&export(&["--format", "dot", "--finding", "1"]))).is_some(),
+                graphviz(&dot).is_some()
+            );
+        }
+        assert!(export(&["--format", "perfetto"]).len() > 200);
+    }
+    let file = path("mutex-abba-6.1");
+    let missing = holdup(&["export", file.to_str().unwrap(), "--format", "dot", "--finding", "7"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        text(&missing.stderr).contains("cycle:"),
+        "it names those that there are: {missing:?}"
+    );
+}
+
+/// The drawing of a graph, where Graphviz is installed.
+fn graphviz(graph: &str) -> Option<String> {
+    let mut dot = Command::new("dot")
+        .arg("-Tsvg")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    dot.stdin.take().unwrap().write_all(graph.as_bytes()).unwrap();
+    let output = dot.wait_with_output().unwrap();
+    assert!(output.status.success(), "Graphviz does not take it:\n{graph}");
+    Some(text(&output.stdout))
+}
