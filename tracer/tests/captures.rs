@@ -1,5 +1,7 @@
 //! The checked-in captures of real kernels, through the library and through the command line.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails shall fail the test")]
+
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
