@@ -11,6 +11,7 @@
 #include <linux/mm_types.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/task.h>
 
 #include "lockfault.h"
 
