@@ -156,10 +156,10 @@ pub fn began(model: &Model, edge: &Edge) -> Option<(Timestamp, bool)> {
 fn lasted(model: &Model, edges: &[Edge]) -> Nanos {
     let each = edges.iter().map(|edge| match edge.via {
         Via::Lock(wait, ..) => model.waits().get(wait).map(|w| model.lasted(w)),
-        Via::Dependency => {
-            let depends = model.actors().get(edge.from).and_then(|a| a.dependency.as_deref());
-            depends.map(|d| d.seen.last.since(d.since.unwrap_or(d.seen.first)))
-        }
+        Via::Dependency => model.actors().get(edge.from).and_then(|actor| {
+            let seen = actor.dependency.as_deref()?.seen.last;
+            Some(seen.since(actor.depends_since()?.0))
+        }),
     });
     each.map(Option::unwrap_or_default).min().unwrap_or_default()
 }
