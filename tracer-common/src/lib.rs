@@ -8,5 +8,6 @@ pub mod config;
 pub mod counter;
 pub mod kind;
 pub mod record;
+pub mod sample;
 pub mod snapshot;
 pub mod table;

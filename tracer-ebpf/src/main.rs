@@ -9,6 +9,7 @@
 //! * **Sleeping paths** (`wait.rs`) keep their state in the same kind of lock-free array. Only a wait that is to be shown touches the
 //!   ring buffer, whose reserve takes a spinlock: that happens in `emit.rs` alone, under one per-CPU busy word shared by all
 //!   programs, so a program that interrupts or nests in another never reaches the ring's lock; the drop is counted.
+//! * **The CPU sampler** (`sampler.rs`) interrupts code that may hold any lock: it writes to its CPU's array slot and nothing else.
 //! * No hash, LRU, stack-map, task-storage or printk is used outside iterators, which run in process context for the reader.
 //! * Every loop has a constant bound.
 #![no_std]
@@ -22,6 +23,7 @@ mod maps;
 mod mem;
 mod owner;
 mod release;
+mod sampler;
 mod snapshot;
 mod spin;
 mod task;
@@ -30,8 +32,8 @@ mod wait;
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{btf_tracepoint, kprobe, kretprobe},
-    programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, kprobe, kretprobe, perf_event},
+    programs::{BtfTracePointContext, PerfEventContext, ProbeContext, RetProbeContext},
 };
 use tracer_common::kind::{lcb, lock_kind, mode, phase, seen_by};
 
@@ -217,6 +219,13 @@ kprobe_release! {
     kp_rwsem_wake: RWSEM;
     kp_up: SEMAPHORE;
     kp_rt_mutex_unlock: RT_MUTEX;
+}
+
+/// The CPU sampler, on a timer of each CPU that is to be watched.
+#[perf_event]
+pub fn cpu_sample(ctx: PerfEventContext) -> u32 {
+    sampler::take(ctx.as_ptr());
+    0
 }
 
 /// An empty program: what an event costs before we do anything. Attached by `xtask bench probes` only.

@@ -7,6 +7,7 @@ use aya_ebpf::{
 use tracer_common::{
     counter,
     record::{MAX_FRAMES, WaitRecord},
+    sample::CpuSample,
     snapshot::{CHUNK_WORDS, PEEK_SLOTS, PeekSlot, ThreadRecord},
     table::{Control, CpuFacts, LockCell, SpinCpu, SpinLogEntry, WaitBucket, WaitSlot},
 };
@@ -33,6 +34,10 @@ pub static SPINS: Array<SpinCpu> = Array::with_max_entries(1, MMAPABLE);
 /// Spin log, one part per CPU.
 #[map]
 pub static SPIN_LOG: Array<SpinLogEntry> = Array::with_max_entries(1, MMAPABLE);
+
+/// Newest sample of each CPU.
+#[map]
+pub static SAMPLES: Array<CpuSample> = Array::with_max_entries(1, MMAPABLE);
 
 /// Lock statistics: two banks, in each one part per CPU.
 #[map]

@@ -17,29 +17,31 @@ use crate::{
     wait::Begin,
 };
 
-/// The context this CPU is in, from its preempt count.
+/// This CPU's preempt count.
 ///
 /// KERNEL: include/linux/preempt.h: softirq bits 8-15 (odd = serving), hardirq 16-19, NMI 20-23; x86 keeps the count in a per-CPU
 /// variable; 5.10 to 6.18.
 #[inline(always)]
-fn current_context(cpu: u32) -> u8 {
+pub fn preempt_count(cpu: u32) -> Option<u32> {
     if setting!(per_cpu_offset) == 0 {
-        return context::UNKNOWN;
+        return None;
     }
-    let Some(facts) = CPUS.get_ptr_mut(cpu) else {
-        return context::UNKNOWN;
-    };
+    let facts = CPUS.get_ptr_mut(cpu)?;
     // SAFETY: just looked up; everybody who writes it writes the same value.
     let mut addr = unsafe { core::ptr::read_volatile(&raw const (*facts).preempt_count) };
     if addr == 0 {
-        let Some(base) = read::<u64>(setting!(per_cpu_offset) + u64::from(cpu) * 8) else {
-            return context::UNKNOWN;
-        };
+        let base = read::<u64>(setting!(per_cpu_offset) + u64::from(cpu) * 8)?;
         addr = base.wrapping_add(setting!(preempt_count));
         // SAFETY: as above.
         unsafe { core::ptr::write_volatile(&raw mut (*facts).preempt_count, addr) };
     }
-    let Some(count) = read::<u32>(addr) else {
+    read(addr)
+}
+
+/// The context this CPU is in.
+#[inline(always)]
+fn current_context(cpu: u32) -> u8 {
+    let Some(count) = preempt_count(cpu) else {
         return context::UNKNOWN;
     };
     if count & 0x00f0_0000 != 0 {

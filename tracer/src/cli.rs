@@ -127,6 +127,9 @@ pub struct CaptureArgs {
     /// Size of the ring buffer in bytes, a power of two and at least a page; chosen from the number of CPUs when left out.
     #[arg(long, hide_short_help = true, value_parser = parse_ring)]
     pub ring_bytes: Option<u32>,
+    /// Sample what every CPU does all the time, not only while one looks stuck.
+    #[arg(long)]
+    pub cpus: bool,
     /// Diagnostics of the BPF programs on stderr.
     #[arg(long, value_enum, default_value_t = LogLevel::Off)]
     pub bpf_log: LogLevel,
@@ -145,6 +148,7 @@ impl Default for CaptureArgs {
             releases: options.releases,
             baseline: options.baseline,
             ring_bytes: options.ring_bytes,
+            cpus: options.cpus,
             bpf_log: LogLevel::Off,
         }
     }
@@ -164,6 +168,7 @@ impl CaptureArgs {
             releases: self.releases,
             baseline: self.baseline,
             ring_bytes: self.ring_bytes,
+            cpus: self.cpus,
             bpf_log: self.bpf_log as u8,
         }
     }

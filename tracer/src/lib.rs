@@ -17,6 +17,7 @@ pub mod player;
 pub mod report;
 pub mod session;
 pub mod source;
+pub mod spin_word;
 pub mod verbs;
 pub mod view;
 pub mod wire;

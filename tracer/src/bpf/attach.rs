@@ -305,6 +305,20 @@ pub fn attach(
     Ok(report)
 }
 
+/// The report of probes that are left out on purpose.
+#[must_use]
+pub fn not_attached(probes: impl Iterator<Item = &'static Probe>, why: &str) -> Vec<Attached> {
+    let left_out = |probe: &'static Probe| Attached {
+        program: probe.program,
+        target: match probe.via {
+            Via::Tracepoint(name) => name.into(),
+            Via::Functions(names) => names.join(", "),
+        },
+        error: Some(why.into()),
+    };
+    probes.map(left_out).collect()
+}
+
 fn tracepoint(ebpf: &mut Ebpf, program: &str, name: &str, btf: &Btf) -> Result<()> {
     let program: &mut BtfTracePoint = ebpf.program_mut(program).context("not in the BPF object")?.try_into()?;
     program.load(name, btf).context("loading")?;

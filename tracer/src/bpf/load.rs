@@ -100,6 +100,7 @@ pub fn load(btf: &Btf, layout: &Layout, settings: &Settings, sizes: &Sizes, log_
         .map_max_entries("SPIN_LOG", sizes.spin_log_entries())
         .map_max_entries("SPINS", sizes.cpus)
         .map_max_entries("CPUS", sizes.cpus)
+        .map_max_entries("SAMPLES", sizes.cpus)
         .map_max_entries("RING", sizes.ring)
         .load(OBJECT)
         .context("loading the BPF object")

@@ -216,6 +216,14 @@ impl Graph {
         self.held_by.get(&actor).map_or(&[], Vec::as_slice)
     }
 
+    /// Who waits for the contended locks of which this actor is the most probable holder.
+    #[must_use]
+    pub fn waiting_behind(&self, model: &Model, actor: ActorIx) -> Vec<ActorIx> {
+        let locks = self.held_by(actor).iter().filter_map(|&l| model.locks().get(l));
+        let waits = locks.flat_map(|l| &l.waiters).filter_map(|&w| model.waits().get(w));
+        waits.map(|w| w.waiter).collect()
+    }
+
     /// Who depends on this actor other than through a lock.
     #[must_use]
     pub fn depending_on(&self, actor: ActorIx) -> &[ActorIx] {

@@ -3,6 +3,7 @@
 //! Rules look at the model as it is; they keep no state. [`Engine`] compares what they find with what was open before and
 //! tells what opened, changed and closed.
 
+mod context_deadlock;
 mod deadlock;
 mod engine;
 mod finding;
@@ -50,6 +51,7 @@ pub trait Rule {
 /// All rules, in the order in which their findings are listed.
 const RULES: &[&(dyn Rule + Sync)] = &[
     &deadlock::Deadlock,
+    &context_deadlock::ContextDeadlock,
     &orphan::Orphan,
     &reinit::ReinitInUse,
     &root_blocker::RootBlocker,

@@ -5,6 +5,7 @@
 
 pub mod btf;
 pub mod clock;
+pub mod cpu_times;
 pub mod cpus;
 pub mod facts;
 pub mod layout;

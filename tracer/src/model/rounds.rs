@@ -111,8 +111,9 @@ impl Model {
             .collect();
         for ix in locks {
             if let Some(lock) = self.locks.get_mut(ix) {
-                lock.candidates
-                    .retain(|c| c.seen.last >= begin || c.evidence == Evidence::Acquisition);
+                lock.candidates.retain(|c| {
+                    c.seen.last >= begin || matches!(c.evidence, Evidence::Acquisition | Evidence::CpuSample)
+                });
             }
         }
     }

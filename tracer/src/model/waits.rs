@@ -60,6 +60,11 @@ pub fn is_begin(evidence: Evidence) -> bool {
     matches!(evidence, Evidence::Tracepoint | Evidence::Kprobe)
 }
 
+/// Whether a walk over all threads gives such evidence. What a CPU does is seen by its own sampler.
+fn is_scan(evidence: Evidence) -> bool {
+    !is_begin(evidence) && !matches!(evidence, Evidence::Reread | Evidence::CpuSample)
+}
+
 /// Whether the kernel's own data ties this waiter to this lock at the instant of the sample.
 fn is_validated(sample: &WaitSample) -> bool {
     let by_record = matches!(
@@ -199,7 +204,7 @@ impl Model {
             evidence: sample.evidence,
             validated_by: validated.then_some(sample.evidence),
             probed: begin || sample.evidence == Evidence::Reread,
-            scanned: !begin && sample.evidence != Evidence::Reread,
+            scanned: is_scan(sample.evidence),
             in_rounds: !begin,
             innermost: true,
             slot,
@@ -287,7 +292,7 @@ impl Model {
         wait.evidence = sample.evidence;
         wait.absent = is_absent(sample);
         wait.probed |= begin || sample.evidence == Evidence::Reread;
-        wait.scanned |= !begin && sample.evidence != Evidence::Reread;
+        wait.scanned |= is_scan(sample.evidence);
         wait.in_rounds |= !begin;
         if sample.stack.0 != 0 {
             wait.stack = sample.stack;

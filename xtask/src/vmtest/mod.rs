@@ -41,6 +41,7 @@ pub mod record;
 pub mod results;
 pub mod runner;
 pub mod snapshot;
+pub mod spin;
 pub mod steps;
 pub mod truth;
 
@@ -76,6 +77,7 @@ pub const TABLES: &[&[VmTest]] = &[
     live::TESTS,
     record::TESTS,
     snapshot::TESTS,
+    spin::TESTS,
 ];
 
 #[cfg(test)]

@@ -6,11 +6,14 @@
 //!
 //! Trimming looks at names only, so that a capture is trimmed alike on another machine.
 
+mod crossing;
 mod machinery;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+
+pub use crossing::interrupt_entry;
 
 use super::symbols::{Symbol, Symbols};
 use crate::ids::KernelAddr;

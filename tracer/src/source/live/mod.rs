@@ -1,10 +1,13 @@
 //! The running kernel: probes, shared tables and iterators, merged into one stream of events.
 
+mod board;
 mod cells;
 pub(crate) mod names;
 mod rounds;
+mod sampler;
 mod scans;
 mod spin;
+mod standstill;
 
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Interval, MissedTickBehavior};
 use tracer_common::config::Settings;
 
+use self::board::Board;
 use self::cells::Cells;
 use self::names::Names;
 use self::rounds::Rounds;
@@ -54,6 +58,8 @@ pub struct Options {
     pub baseline: bool,
     /// Size of the ring buffer, where not chosen from the machine.
     pub ring_bytes: Option<u32>,
+    /// Sample what every CPU does all the time, not only while one looks stuck.
+    pub cpus: bool,
     /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
     pub bpf_log: u8,
 }
@@ -70,6 +76,7 @@ impl Default for Options {
             releases: false,
             baseline: false,
             ring_bytes: None,
+            cpus: false,
             bpf_log: 0,
         }
     }
@@ -84,6 +91,7 @@ pub struct Live {
     scans: Scans,
     spins: Spins,
     cells: Cells,
+    board: Board,
     names: Names,
     counters: LossCounters,
     losses: Losses,
@@ -125,6 +133,7 @@ impl Live {
         let scans = Scans::new(&mut ebpf, &btf, facts)?;
         let spins = Spins::new(&mut ebpf, &sizes, options.pending_after.into())?;
         let cells = Cells::new(&mut ebpf, &sizes)?;
+        let mut board = Board::new(&mut ebpf, &sizes, facts.files.symbols().cloned(), options.cpus)?;
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
@@ -132,7 +141,18 @@ impl Live {
             probe.role == attach::Role::Baseline && options.baseline
                 || attach::selected(probe.role, options.probes, tracepoints, options.releases)
         });
-        let attached = attach::attach(&mut ebpf, &btf, &facts.files, wanted)?;
+        // Attaching to a tracepoint that was in use before waits for a grace period (KERNEL: tracepoint_add_func,
+        // kernel/tracepoint.c), and kprobes wait for every CPU: that may be for ever. The sampler and the iterators need neither.
+        let dead = (options.probes == ProbeChoice::Auto)
+            .then(|| board.stands_still(&mut ebpf))
+            .flatten();
+        let attached = match dead {
+            Some(cpu) => attach::not_attached(
+                wanted,
+                &format!("CPU {cpu} stands still, and attaching could wait for it for ever"),
+            ),
+            None => attach::attach(&mut ebpf, &btf, &facts.files, wanted)?,
+        };
         let mut programs: Vec<&'static str> = attached
             .iter()
             .filter(|a| a.error.is_none())
@@ -149,6 +169,7 @@ impl Live {
             scans,
             spins,
             cells,
+            board,
             names: Names::new(facts.files.symbols().cloned()),
             counters,
             losses: Losses::default(),
@@ -203,6 +224,7 @@ impl Live {
         while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
         self.poll(out)?;
         self.cells.finish(clock::monotonic(), out);
+        self.board.stop(&mut self.ebpf);
         self.names.announce(from, out);
         Ok(())
     }
@@ -215,6 +237,7 @@ impl Live {
             .rounds
             .run(&suspects, &mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
         self.spins.read(from, &mut self.losses, now, out);
+        self.board.poll(&mut self.ebpf, !suspects.is_empty(), now, out);
         out.extend(end);
         let tools = (&mut self.decoder, &mut self.losses);
         self.scans

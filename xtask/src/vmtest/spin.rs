@@ -1,0 +1,219 @@
+//! Spinning CPUs: an interrupt on a lock that the thread below it holds. The whole finding is compared, with holdup there before
+//! the fault and with holdup started on the broken machine.
+
+use super::{GuestRun, Steps, VmTest};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const STOCK: &[&str] = &["6.1", "6.12"];
+/// Exit code of a run that found a deadlock.
+const DEADLOCK: i32 = 3;
+
+pub const TESTS: &[VmTest] = &[
+    VmTest {
+        name: "before",
+        kernels: STOCK,
+        group: "softirq-timer",
+        expects: &[],
+        steps: |steps| before(steps, "softirq-aa-timer"),
+        check: |run| judge(run, &TIMER),
+    },
+    VmTest {
+        name: "after",
+        kernels: STOCK,
+        group: "softirq-timer",
+        expects: &[],
+        steps: after,
+        check: |run| judge(run, &TIMER),
+    },
+    VmTest {
+        name: "before",
+        kernels: STOCK,
+        group: "softirq-rcu",
+        expects: &[],
+        steps: |steps| before(steps, "softirq-aa-rcu"),
+        check: |run| judge(run, &RCU),
+    },
+    VmTest {
+        name: "after",
+        kernels: STOCK,
+        group: "softirq-rcu",
+        expects: &[],
+        steps: after,
+        check: |run| judge(run, &RCU),
+    },
+];
+
+/// What is true of a scenario.
+struct Truth {
+    scenario: &'static str,
+    lock: &'static str,
+    comm: &'static str,
+    work: &'static str,
+    below: &'static str,
+}
+
+const TIMER: Truth = Truth {
+    scenario: "softirq-aa-timer",
+    lock: "heap.softirq_timer.lock",
+    comm: "lf_tmr_holder",
+    work: "a timer",
+    below: "lockfault_softirq_timer_section",
+};
+
+const RCU: Truth = Truth {
+    scenario: "softirq-aa-rcu",
+    lock: "heap.softirq_rcu.lock",
+    comm: "lf_rcu_holder",
+    work: "an RCU callback",
+    below: "lockfault_softirq_rcu_prune",
+};
+
+fn before(steps: &mut Steps, scenario: &str) {
+    steps.limit(Duration::from_secs(60));
+    steps.start_attached("live", &["live", "--json", "--duration", "8"]);
+    steps.trigger(scenario);
+    steps.established(scenario);
+    steps.truth("truth");
+    steps.wait("live");
+}
+
+fn after(steps: &mut Steps) {
+    steps.limit(Duration::from_secs(60));
+    steps.truth("truth");
+    steps.holdup("live", &["live", "--json", "--duration", "6"]);
+}
+
+fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
+    let truth = run.truth("truth")?;
+    let tid = truth.task(is.scenario, "holder")?;
+    let lock = format!("{:#018x}", truth.lock(is.lock)?);
+    let output = run.output("live")?;
+    output.exited_with(DEADLOCK)?;
+    let Truth { comm, work, below, .. } = is;
+    let thread = format!("{comm} ({tid})");
+    let softirq = format!("softirq on CPU 1 above {thread}");
+    let expected = json!({
+        "id": format!("context-deadlock:cpu1-Softirq:{tid}:{lock}"),
+        "kind": "context-deadlock",
+        "severity": "critical",
+        "certainty": "likely",
+        "title": format!("{softirq} ({work}) spins on spinlock {lock} at lockfault_softirq_touch, which {thread} holds, interrupted \
+            at {below}: neither can go on"),
+        "since_is_lower_bound": true,
+        "tasks": [
+            {"tid": tid, "tgid": tid, "comm": comm, "context": "softirq", "interrupt_cpu": 1, "state": "unknown", "cpu": null,
+             "site": "lockfault_softirq_touch"},
+            {"tid": tid, "tgid": tid, "comm": comm, "context": "task", "state": "running", "cpu": 1, "site": below},
+        ],
+        "locks": [{"address": lock, "kind": "spinlock", "name": null, "name_source": null, "waiters": 1}],
+        "chain": [{
+            "waiter": {"tid": tid, "tgid": tid, "comm": comm, "context": "softirq", "interrupt_cpu": 1},
+            "on": {"type": "lock", "address": lock, "kind": "spinlock", "name": null, "name_source": null, "waiters": 1,
+                   "mode": "exclusive"},
+            "waited_is_lower_bound": true,
+            "holder": {"tid": tid, "tgid": tid, "comm": comm, "context": "task"},
+            "holder_evidence": "cpu-sample",
+        }],
+        "victims": {"count": 0, "cgroups": [], "tasks": []},
+        "evidence": [
+            {"source": "cpu-sample", "text": format!("{softirq} has spun on spinlock {lock} for TIME, seen N times")},
+            {"source": "cpu-sample", "text": format!("{thread} was interrupted with a spinlock held, and every other CPU has been \
+                seen without one since: nobody else can hold it")},
+            {"source": "owner-word", "text": format!("word of spinlock {lock} is 0x101: held, in N reads over TIME")},
+            {"source": "missing", "text": format!("spinlock {lock} does not record its holder and its acquisition was not seen: the \
+                holder is inferred")},
+        ],
+        "next_steps": [format!("spinlock {lock} is also taken in softirq: process context ({thread}) must disable softirqs while it \
+            holds it, with spin_lock_bh().")],
+    });
+    let found = deadlocks(&output.stdout())?;
+    let [finding] = found.as_slice() else {
+        bail!("{} deadlocks instead of one\n{}", found.len(), output.shown());
+    };
+    ensure!(
+        *finding == expected,
+        "found\n{finding:#}\ninstead of\n{expected:#}\n{}",
+        output.shown()
+    );
+    Ok(())
+}
+
+/// The deadlocks that were opened, without what differs from run to run.
+fn deadlocks(stdout: &str) -> Result<Vec<Value>> {
+    let mut found = Vec::new();
+    for line in stdout.lines() {
+        let mut value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let deadlock = matches!(
+            value["finding"]["kind"].as_str(),
+            Some("context-deadlock" | "self-deadlock" | "cycle" | "dead-lock-word")
+        );
+        if deadlock && value["change"] == "opened" {
+            found.push(steady(value["finding"].take()));
+        }
+    }
+    Ok(found)
+}
+
+/// Fields that differ from run to run.
+const VOLATILE: &[&str] = &[
+    "since_ns",
+    "opened_ns",
+    "start_ns",
+    "stack",
+    "waited_ns",
+    "cgroup",
+    "total_wait_ns",
+    "longest_wait_ns",
+];
+
+fn steady(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(name, _)| !VOLATILE.contains(&name.as_str()))
+            .map(|(name, value)| (name, steady(value)))
+            .collect(),
+        Value::Array(values) => values.into_iter().map(steady).collect(),
+        Value::String(text) => Value::String(timeless(&text)),
+        other => other,
+    }
+}
+
+/// `for 1.25 s, seen 5 times` becomes `for TIME, seen N times`.
+fn timeless(text: &str) -> String {
+    const UNITS: [&str; 6] = ["ns", "us", "ms", "s", "min", "h"];
+    const COUNTED: [&str; 4] = ["times", "reads", "read", "samples"];
+    let words: Vec<&str> = text.split(' ').collect();
+    let mut out: Vec<String> = Vec::new();
+    let mut at = 0;
+    while let Some(&word) = words.get(at) {
+        let next = words.get(at + 1).copied().unwrap_or_default();
+        let (unit, end) = next.split_at(next.trim_end_matches([',', ':', ';', '.']).len());
+        if word.parse::<f64>().is_ok() && UNITS.contains(&unit) {
+            out.push(format!("TIME{end}"));
+            at += 2;
+        } else if word.parse::<u64>().is_ok() && COUNTED.contains(&unit) {
+            out.push("N".to_owned());
+            at += 1;
+        } else {
+            out.push(word.to_owned());
+            at += 1;
+        }
+    }
+    out.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_taken_out_and_nothing_else() {
+        assert_eq!(
+            timeless("a (119) has spun on 0x101 for 1.25 s, seen 5 times at CPU 1: 3 reads over 994 ms"),
+            "a (119) has spun on 0x101 for TIME, seen N times at CPU 1: N reads over TIME"
+        );
+    }
+}
