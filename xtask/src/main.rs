@@ -49,7 +49,7 @@ enum Task {
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Boot a stock kernel in QEMU, break it on purpose, run holdup inside
-    #[command(args_conflicts_with_subcommands = true)]
+    #[command(args_conflicts_with_subcommands = true, after_help = vm::command::HELP)]
     Vm {
         #[command(subcommand)]
         action: Option<VmAction>,

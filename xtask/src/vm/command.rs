@@ -15,6 +15,19 @@ use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What `--help` says below the options.
+pub const HELP: &str = "\
+Exit code: that of holdup (or of the guest script), 124 if its time was up, 125 if the machine failed: a panic, a hang, a \
+kernel message that does not belong to the scenario. Standard output and error are those of the guest's command.
+
+On the terminal Ctrl-A X switches the machine off.
+
+Environment:
+  HOLDUP_CACHE          where kernels are kept [default: $XDG_CACHE_HOME/holdup or ~/.cache/holdup]
+  HOLDUP_VM_ACCEL       kvm or tcg, instead of trying
+  HOLDUP_GUEST_BINARY   a static holdup to run in the guest instead of building one
+
+Example: cargo xtask vm --kernel 6.12 --scenario mutex-abba -- live --text --duration 10";
 /// Longest time that can be asked for: 30 days, in seconds.
 const LONGEST: i64 = 30 * 86_400;
 
