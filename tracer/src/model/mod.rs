@@ -5,6 +5,7 @@
 //! which they are known to hold, and leaves conclusions to [`crate::diagnosis`].
 
 mod actors;
+mod apply;
 mod arena;
 mod evict;
 mod locks;
@@ -31,9 +32,7 @@ pub use stats::{BUCKETS, Contention, Totals, WINDOW, Window};
 pub use steady::{Span, Steady};
 pub use waits::{Wait, is_begin};
 
-use crate::event::{
-    Actor, Body, DependencySample, Event, HolderCandidate, LockSample, Queued, Reinit, TaskRef, TaskSample,
-};
+use crate::event::{Actor, Body, Event, Queued, Reinit, TaskRef};
 use crate::ids::{TaskKey, Timestamp};
 use rounds::Rounds;
 
@@ -311,165 +310,5 @@ impl Model {
                 ix
             }
         }
-    }
-
-    fn apply_task(&mut self, time: Timestamp, sample: &TaskSample) {
-        let actor = self.task(time, &sample.task);
-        let Some(entry) = self.actors.get_mut(actor) else {
-            return;
-        };
-        if entry.gone.is_some_and(|gone| time <= gone) {
-            return;
-        }
-        entry.gone = None;
-        entry.take_sample(time, sample);
-    }
-
-    fn apply_gone(&mut self, time: Timestamp, key: TaskKey) {
-        if let Some(actor) = self.actors.find(key)
-            && self
-                .actors
-                .get(actor)
-                .is_some_and(|a| a.last_seen <= time || (key.start.0 != 0 && a.task() == Some(key)))
-        {
-            self.end_actor(actor, time);
-        }
-    }
-
-    fn end_actor(&mut self, actor: ActorIx, gone: Timestamp) {
-        let Some(entry) = self.actors.get_mut(actor) else {
-            return;
-        };
-        entry.gone = Some(entry.gone.map_or(gone, |known| known.max(gone)));
-        entry.dependency = None;
-        self.depending.remove(&actor);
-        entry.asleep = None;
-        for wait in entry.waits.clone() {
-            self.end_wait(wait, gone);
-        }
-    }
-
-    fn apply_lock(&mut self, time: Timestamp, sample: &LockSample) {
-        let lock = self.locks.resolve(sample.lock, sample.kind, time);
-        let held = self.held(time, sample.kind, sample.owner_word, &sample.owner);
-        self.read_owner(
-            lock,
-            time,
-            OwnerRead {
-                word: sample.owner_word,
-                held,
-            },
-        );
-    }
-
-    fn read_owner(&mut self, lock: LockIx, time: Timestamp, read: OwnerRead) {
-        self.change_lock(lock, |entry| match &mut entry.owner {
-            Some(owner) => {
-                owner.read(read, time);
-            }
-            none => *none = Some(Steady::new(read, time)),
-        });
-    }
-
-    /// Notes an acquisition or release that an event, not the owner word, has shown.
-    fn ownership_changed(&mut self, lock: LockIx, time: Timestamp, owner: Option<ActorIx>) {
-        self.change_lock(lock, |entry| {
-            if entry.changed.is_none_or(|(known, _)| known <= time) {
-                entry.changed = Some((time, owner));
-            }
-        });
-    }
-
-    /// Changes a lock and keeps the list of what its owner holds true.
-    fn change_lock(&mut self, ix: LockIx, change: impl FnOnce(&mut LockEntry)) {
-        let Some(entry) = self.locks.get_mut(ix) else { return };
-        let before = entry.held().owner();
-        change(entry);
-        let after = entry.held().owner();
-        if before == after {
-            return;
-        }
-        if let Some(owner) = before.and_then(|o| self.actors.get_mut(o)) {
-            owner.holds.retain(|&l| l != ix);
-        }
-        if let Some(owner) = after.and_then(|o| self.actors.get_mut(o)) {
-            owner.holds.push(ix);
-        }
-    }
-
-    fn apply_dependency(&mut self, time: Timestamp, sample: &DependencySample) {
-        let waiter = self.actor(time, sample.waiter, sample.task.as_ref());
-        let on = sample.on.map(|on| self.actor(time, on, sample.on_task.as_ref()));
-        let Some(entry) = self.actors.get_mut(waiter) else {
-            return;
-        };
-        if entry.gone.is_some_and(|gone| time <= gone) {
-            return;
-        }
-        match entry.dependency.as_deref_mut() {
-            Some(known) if known.dependency == sample.dependency && known.on == on => {
-                known.since = match (known.since, sample.since) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-                if time > known.seen.last {
-                    known.seen.extend(time);
-                    known.reads = known.reads.saturating_add(1);
-                    known.evidence = sample.evidence;
-                    if sample.stack.0 != 0 {
-                        known.stack = sample.stack;
-                    }
-                }
-            }
-            Some(known) if time < known.seen.last => {}
-            _ => {
-                self.depending.insert(waiter);
-                entry.dependency = Some(Box::new(Depends {
-                    dependency: sample.dependency,
-                    on,
-                    since: sample.since,
-                    seen: Span::at(time),
-                    reads: 1,
-                    stack: sample.stack,
-                    evidence: sample.evidence,
-                }));
-            }
-        }
-    }
-
-    fn apply_holder(&mut self, time: Timestamp, candidate: &HolderCandidate) {
-        let holder = self.actor(time, candidate.holder, candidate.task.as_ref());
-        let lock = self.locks.resolve(candidate.lock, candidate.kind, time);
-        if let Some(entry) = self.locks.get_mut(lock) {
-            entry.candidate(Candidate {
-                holder,
-                mode: candidate.mode,
-                rank: candidate.rank,
-                evidence: candidate.evidence,
-                seen: Span::at(time),
-                reads: 1,
-            });
-        }
-    }
-
-    fn apply_reinit(&mut self, time: Timestamp, reinit: &Reinit) {
-        self.task(time, &reinit.task);
-        let known_waiters = self
-            .locks
-            .find(reinit.lock)
-            .and_then(|l| self.locks.get(l))
-            .map_or(0, |l| l.waiters.len());
-        let seen = ReinitSeen {
-            time,
-            event: reinit.clone(),
-            known_waiters,
-        };
-        if self.reinits.contains(&seen) {
-            return;
-        }
-        if self.reinits.len() >= MAX_REINITS {
-            self.reinits.remove(0);
-        }
-        self.reinits.push(seen);
     }
 }

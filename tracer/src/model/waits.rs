@@ -3,10 +3,10 @@
 use super::Model;
 use super::actors::ActorEntry;
 use super::arena::{ActorIx, LockIx, WaitIx};
-use super::locks::{Held, OwnerRead};
+use super::locks::OwnerRead;
 use super::stats::Contention;
 use super::steady::{Span, Steady};
-use crate::event::{Evidence, LockKind, LossCause, Mode, Owner, Phase, Queued, Release, WaitEnd, WaitSample};
+use crate::event::{Evidence, LockKind, LossCause, Mode, Owner, Phase, Queued, WaitEnd, WaitSample};
 use crate::ids::{CpuId, Nanos, StackId, Timestamp};
 
 /// One pending wait of one actor for one lock. Its phases (spin, sleep, spin again) are one wait.
@@ -88,32 +88,7 @@ fn may_nest(outer: LockKind, inner: LockKind) -> bool {
     }
 }
 
-const MUTEX_FLAG_PICKUP: u64 = 4;
-
 impl Model {
-    /// Decodes an owner into the model's terms. A mutex with the PICKUP flag has been handed to a waiter that has not taken it
-    /// yet (`MUTEX_FLAG_PICKUP`, kernel/locking/mutex.c, 4.10 and later): that waiter is no owner that waits for itself.
-    pub(super) fn held(&mut self, time: Timestamp, kind: LockKind, word: u64, owner: &Owner) -> Held {
-        match owner {
-            Owner::Nobody => Held::Nobody,
-            Owner::Task(task) => {
-                let actor = self.task(time, task);
-                let picked_up = matches!(kind, LockKind::Mutex | LockKind::WwMutex) && word & MUTEX_FLAG_PICKUP != 0;
-                if picked_up {
-                    Held::HandedTo(actor)
-                } else {
-                    Held::By(actor)
-                }
-            }
-            Owner::Unreadable(addr) => Held::Unreadable(*addr),
-            Owner::Readers { hint, count } => Held::Readers {
-                hint: hint.as_ref().map(|task| self.task(time, task)),
-                count: *count,
-            },
-            Owner::NotRecorded => Held::NotRecorded,
-        }
-    }
-
     pub(super) fn apply_wait(&mut self, time: Timestamp, sample: &WaitSample) {
         let waiter = self.actor(time, sample.waiter, sample.task.as_ref());
         let lock = self.locks.resolve(sample.lock, sample.kind, time);
@@ -378,17 +353,6 @@ impl Model {
         }
         if let Some(moved) = moved.and_then(|m| self.waits.get_mut(m)) {
             moved.slot = wait.slot;
-        }
-    }
-
-    pub(super) fn apply_release(&mut self, time: Timestamp, release: &Release) {
-        let task = self.task(time, &release.task);
-        let lock = self.locks.resolve(release.lock, release.kind, time);
-        let Some(entry) = self.locks.get_mut(lock) else { return };
-        entry.releases = entry.releases.saturating_add(1);
-        entry.candidates.retain(|c| c.holder != task || c.seen.last > time);
-        if entry.held().owner() == Some(task) {
-            self.ownership_changed(lock, time, None);
         }
     }
 
