@@ -34,7 +34,8 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Attach to the running kernel and show findings as they open, change and close.
+    /// Attach to the running kernel and show findings as they open, change and close: on a terminal as an interactive view, else
+    /// (or with --text, --json, --tuples, --until) as lines.
     #[command(after_help = EXIT_CODES)]
     Live(LiveArgs),
     /// Explain, once, what is blocked now, however long ago it began.
@@ -81,9 +82,20 @@ pub struct LiveArgs {
     /// Stop after this long (`15`, `500ms`, `2m`, `1h`); without a unit, seconds.
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// How the interactive view looks.
+    #[command(flatten)]
+    pub view: crate::tui::Options,
     /// What the probes are and what they watch.
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+impl LiveArgs {
+    /// Whether lines are wanted even on a terminal.
+    #[must_use]
+    pub fn wants_lines(&self) -> bool {
+        self.text || self.json || self.tuples || self.until.is_some()
+    }
 }
 
 /// What ends a run early.

@@ -18,6 +18,7 @@ pub mod report;
 pub mod session;
 pub mod source;
 pub mod spin_word;
+pub mod tui;
 pub mod verbs;
 pub mod view;
 pub mod wire;

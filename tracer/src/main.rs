@@ -33,7 +33,7 @@ fn run(cli: Cli) -> Result<Outcome> {
         Verb::Live(args) => runtime.block_on(session::live(&args)),
         Verb::Snapshot(args) => verbs::snapshot::run(&args),
         Verb::Record(args) => runtime.block_on(session::record(&args)),
-        Verb::Replay(args) => verbs::replay::run(&args),
+        Verb::Replay(args) => runtime.block_on(verbs::replay::run(&args)),
         Verb::Report(args) => verbs::report::run(&args),
         Verb::Export(args) => verbs::export::run(&args),
         Verb::Doctor(args) => tracer::doctor::run(&args),

@@ -1,6 +1,6 @@
 //! One run of a verb: source, model, diagnosis and outputs put together.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,10 +15,11 @@ use crate::model::Settings;
 use crate::pipeline::Pipeline;
 use crate::report::SourceFacts;
 use crate::source::live::Live;
+use crate::tui;
 use crate::verbs::record::{Prepared, RecordArgs, Recording};
 use crate::view::{json, loss, text, tuple};
 
-/// Runs `live` as a stream of lines on stdout.
+/// Runs `live`: as the interactive view on a terminal, else as a stream of lines on stdout.
 ///
 /// # Errors
 /// When the probes cannot be attached, the kernel stops answering, or stdout cannot be written (other than a closed pipe).
@@ -38,12 +39,29 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
     let prepared = record.map(Prepared::new).transpose()?;
     let facts = KernelFacts::of_this_machine()?;
     let mut signals = Signals::new()?;
+    let interactive = record.is_none() && tui::has_terminal() && !args.wants_lines();
     let mut live = Live::start(&args.capture.options(), &facts)?;
-    announce(&live);
+    // On the terminal of the view these lines would run through the picture, which shows the same.
+    if !(interactive && io::stderr().is_terminal()) {
+        announce(&live);
+    }
     let settings = Settings {
         pending_threshold: args.capture.pending_after.into(),
         ..Settings::default()
     };
+    if interactive {
+        let deadline = args.duration.map(|d| tokio::time::Instant::now() + d);
+        let source = source_facts(&live, &facts);
+        let source = tui::LiveSource::new(live, settings, source);
+        let stop = async {
+            tokio::select! {
+                () = signals.any() => {}
+                () = until(deadline) => {}
+            }
+        };
+        tui::run(source, &args.view, stop).await?;
+        return Ok(Outcome::Nothing);
+    }
     let source = source_facts(&live, &facts);
     let mut recording = prepared.map(|prepared| prepared.start(&facts, &source)).transpose()?;
     let mut pipeline = Pipeline::new(settings, source);
@@ -266,14 +284,14 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 }
 
 /// The signals that end a run in good order.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let on = |kind| signal(kind).context("installing a signal handler");
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
@@ -282,7 +300,7 @@ impl Signals {
         })
     }
 
-    async fn any(&mut self) {
+    pub(crate) async fn any(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

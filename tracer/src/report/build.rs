@@ -50,20 +50,8 @@ impl Report {
             tasks,
             cpus: cpu_rows(model),
             coverage,
-            losses: model
-                .losses()
-                .totals()
-                .filter(|&(_, n)| n > 0)
-                .map(|(cause, count)| LossRow { cause, count })
-                .collect(),
-            totals: TotalsRow {
-                events: model.events(),
-                tasks: model.actors().len(),
-                locks: model.locks().len(),
-                waits: model.waits().len(),
-                missed_ends: model.missed_ends(),
-                unseen_ends: model.unseen_ends(),
-            },
+            losses: LossRow::of(model),
+            totals: TotalsRow::of(model),
             stacks: wanted
                 .into_iter()
                 .filter_map(|id| Some((id, frames(model, id)?)))

@@ -17,6 +17,7 @@ use crate::diagnosis::{Closed, Finding, LockRef, Name};
 use crate::diagnosis::{kernel_addr, stack_id};
 use crate::event::{LossCause, Mode, Phase, TaskState};
 use crate::ids::{CgroupId, CpuId, KernelAddr, Nanos, StackId, Timestamp};
+use crate::model::Model;
 
 /// Where the events come from, as shown in headers. Filled in by the session, not by the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -300,6 +301,15 @@ pub struct LossRow {
     pub count: u64,
 }
 
+impl LossRow {
+    /// Every cause with losses.
+    #[must_use]
+    pub fn of(model: &Model) -> Vec<Self> {
+        let totals = model.losses().totals().filter(|&(_, n)| n > 0);
+        totals.map(|(cause, count)| Self { cause, count }).collect()
+    }
+}
+
 /// Sizes of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TotalsRow {
@@ -315,6 +325,21 @@ pub struct TotalsRow {
     pub missed_ends: u64,
     /// Waits that a complete round did not report any more.
     pub unseen_ends: u64,
+}
+
+impl TotalsRow {
+    /// The present sizes.
+    #[must_use]
+    pub fn of(model: &Model) -> Self {
+        Self {
+            events: model.events(),
+            tasks: model.actors().len(),
+            locks: model.locks().len(),
+            waits: model.waits().len(),
+            missed_ends: model.missed_ends(),
+            unseen_ends: model.unseen_ends(),
+        }
+    }
 }
 
 /// One frame of a stack.

@@ -1,4 +1,4 @@
-//! `holdup replay --text`: what `live` has shown, from the capture.
+//! `holdup replay`: what `live` has shown, from the capture; on a terminal as the interactive view.
 
 use std::io::{self, Write as _};
 
@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::{Recorded, tell_damage};
-use crate::session::{Lines, Outcome, STDOUT};
+use crate::player::Player;
+use crate::session::{Lines, Outcome, STDOUT, Signals};
+use crate::tui;
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]
@@ -23,14 +25,30 @@ pub struct ReplayArgs {
     /// Also print every owner/waiter tuple.
     #[arg(long)]
     pub tuples: bool,
+    /// How the interactive view looks.
+    #[command(flatten)]
+    pub view: tui::Options,
 }
 
-/// Prints what was found, byte for byte as it was printed live.
+/// Plays the capture in the interactive view, or prints what was found, byte for byte as it was printed live.
 ///
 /// # Errors
-/// When the capture cannot be read or stdout cannot be written.
-pub fn run(args: &ReplayArgs) -> Result<Outcome> {
-    let mut player = args.recorded.open()?;
+/// When the capture cannot be read or the terminal or stdout cannot be used.
+pub async fn run(args: &ReplayArgs) -> Result<Outcome> {
+    let player = args.recorded.open()?;
+    if tui::has_terminal() && !(args.text || args.json || args.tuples) {
+        let mut signals = Signals::new()?;
+        let damage = player.replay().damage();
+        tui::run(tui::ReplaySource::new(player), &args.view, signals.any()).await?;
+        for line in damage {
+            eprintln!("holdup: {line}");
+        }
+        return Ok(Outcome::Nothing);
+    }
+    print(args, player)
+}
+
+fn print(args: &ReplayArgs, mut player: Player) -> Result<Outcome> {
     let mut lines = Lines {
         json: args.json,
         tuples: args.tuples,

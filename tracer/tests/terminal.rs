@@ -1,0 +1,164 @@
+//! The interactive view on a real (pseudo-)terminal: what it draws, and that the terminal is given back on every way out.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "terminal/load.rs"]
+mod load;
+#[path = "terminal/pty.rs"]
+mod pty;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pty::{Pty, SOON};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Tells the process below what to show: `PER_SECOND[,PANIC_AT]`.
+const CHILD: &str = "HOLDUP_TEST_VIEW";
+
+/// Not a test by itself: the process that the tests start on their terminals.
+#[test]
+fn view() {
+    let Ok(wanted) = std::env::var(CHILD) else { return };
+    let mut numbers = wanted.split(',').map(|n| n.parse().expect("a number"));
+    let per_second = numbers.next().expect("a rate");
+    load::show(per_second, numbers.next()).expect("the view");
+    std::process::exit(0);
+}
+
+fn view_command(wanted: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "view", "--nocapture"]).env(CHILD, wanted);
+    command
+}
+
+fn start(wanted: &str) -> Pty {
+    let pty = Pty::start(&mut view_command(wanted), 24, 80);
+    pty.until_text("root-blocker");
+    assert!(pty.alternate() && !pty.cooked(), "it has taken the terminal");
+    pty
+}
+
+fn signal(pty: &Pty, signal: Signal) {
+    let pid = Pid::from_child(&pty.child);
+    kill_process(pid, signal).expect("the signal");
+}
+
+fn given_back(pty: &Pty) {
+    assert!(pty.cooked(), "the terminal is not as it was:\n{}", pty.text());
+    pty.until("the main screen", |screen| {
+        !screen.alternate_screen() && !screen.hide_cursor()
+    });
+}
+
+#[test]
+fn it_draws_answers_resizes_and_leaves() {
+    let mut pty = start("1000");
+    pty.until_text("1,501 waiting");
+    pty.keys("2");
+    pty.until_text("1,496 more readers");
+    pty.keys("?");
+    pty.until_text("any other key closes");
+    pty.keys("\x1b");
+    pty.resize(40, 120);
+    pty.until("more columns", |screen| {
+        screen
+            .contents()
+            .lines()
+            .next()
+            .is_some_and(|line| line.trim_end().chars().count() > 100)
+    });
+    pty.keys("q");
+    assert!(pty.ended().success());
+    given_back(&pty);
+}
+
+#[test]
+fn a_signal_ends_it_in_good_order() {
+    for number in [Signal::TERM, Signal::HUP] {
+        let mut pty = start("1000");
+        signal(&pty, number);
+        assert!(pty.ended().success());
+        given_back(&pty);
+    }
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_before_its_message() {
+    let mut pty = start("1000,8000");
+    assert!(!pty.ended().success());
+    given_back(&pty);
+    pty.until_text("broken on purpose");
+}
+
+#[test]
+fn a_terminal_that_takes_no_bytes_costs_pictures_and_no_events_and_no_exit() {
+    let mut pty = start("20000");
+    let events = |pty: &Pty| -> u64 {
+        pty.keys("i");
+        pty.until_text("events taken in");
+        let text = pty.text();
+        let line = text
+            .lines()
+            .find(|l| l.contains("events taken in"))
+            .expect("the line")
+            .trim_start();
+        let digits: String = line
+            .chars()
+            .take_while(|c| *c != ' ')
+            .filter(char::is_ascii_digit)
+            .collect();
+        digits.parse().expect("a number")
+    };
+    let (before, at) = (events(&pty), Instant::now());
+    pty.keys("\x1b");
+    pty.stall(true);
+    // Enough changes of screen to fill the terminal's buffer several times over.
+    let stalled = Instant::now();
+    while stalled.elapsed() < Duration::from_secs(3) {
+        pty.keys("2x1x");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    pty.stall(false);
+    let after = events(&pty);
+    let expected = 20_000.0 * at.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "compared roughly")]
+    let seen = (after - before) as f64;
+    assert!(
+        seen > expected * 0.8,
+        "{seen} of {expected} events while the terminal was stuck"
+    );
+    pty.stall(true);
+    for _ in 0..50 {
+        pty.keys("2x1x");
+    }
+    let asked = Instant::now();
+    signal(&pty, Signal::TERM);
+    assert!(pty.ended().success());
+    assert!(asked.elapsed() < SOON / 2);
+    assert!(pty.cooked(), "the terminal's modes are given back even so");
+}
+
+#[test]
+fn a_line_that_does_not_tell_its_size_is_taken_for_80x24() {
+    let mut command = view_command("1000");
+    let mut pty = Pty::start(&mut command, 0, 0);
+    pty.until_text("1,501 waiting");
+    pty.keys("q");
+    assert!(pty.ended().success());
+    given_back(&pty);
+}
+
+#[test]
+fn being_stopped_and_continued_draws_everything_anew() {
+    let mut pty = start("1000");
+    signal(&pty, Signal::STOP);
+    signal(&pty, Signal::CONT);
+    // A shell that ran in between would have left the terminal like this.
+    pty.keys("3");
+    pty.until_text("mmap_lock");
+    assert!(pty.alternate() && !pty.cooked());
+    pty.keys("q");
+    assert!(pty.ended().success());
+    given_back(&pty);
+}
