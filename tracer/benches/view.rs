@@ -6,6 +6,7 @@
 #[path = "../tests/terminal/load.rs"]
 mod load;
 #[path = "../tests/terminal/pty.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod pty;
 
 use std::process::{Command, ExitCode};
@@ -113,7 +114,7 @@ fn report_cost() -> f64 {
     let load = load::Load::new(PER_SECOND, None);
     let started = Instant::now();
     for _ in 0..TIMES {
-        std::hint::black_box(load.pipeline().report());
+        std::hint::black_box(tracer::tui::Source::pipeline(&load).report());
     }
     started.elapsed().as_secs_f64() / f64::from(TIMES)
 }

@@ -56,7 +56,7 @@ fn it_draws_answers_resizes_and_leaves() {
     let mut pty = start("1000");
     pty.until_text("1,501 waiting");
     pty.keys("2");
-    pty.until_text("1,496 more readers");
+    pty.until_text("1,497 more readers");
     pty.keys("?");
     pty.until_text("any other key closes");
     pty.keys("\x1b");
@@ -112,6 +112,7 @@ fn a_terminal_that_takes_no_bytes_costs_pictures_and_no_events_and_no_exit() {
     };
     let (before, at) = (events(&pty), Instant::now());
     pty.keys("\x1b");
+    pty.until("the list", |screen| !screen.contents().contains("events taken in"));
     pty.stall(true);
     // Enough changes of screen to fill the terminal's buffer several times over.
     let stalled = Instant::now();

@@ -76,11 +76,6 @@ impl Load {
         load
     }
 
-    /// The picture it makes.
-    pub fn pipeline(&self) -> &Pipeline {
-        &self.pipeline
-    }
-
     fn now(&self) -> Timestamp {
         Timestamp(100_000_000_000) + Nanos::from(self.started.elapsed())
     }
