@@ -57,10 +57,10 @@ pub struct Candidate {
 enum Sign {
     /// The lock's address stands on its stack.
     Exact,
-    /// So does a pointer into the object around it, with the same distance as on the stacks of waiters.
-    SameObject,
     /// It serves a page fault in the address space that the lock belongs to.
     PageFault,
+    /// A pointer into the object around the lock stands on its stack, with the same distance as on the stacks of waiters.
+    SameObject,
     /// The lock's hint names it.
     Hint,
     /// A pointer to somewhere close before the lock stands on its stack: perhaps another object.
@@ -174,21 +174,31 @@ fn faults_under(thread: &Thread, o: &KernelOffsets, code: &CodeMap) -> Option<u6
 
 fn ranked(lock: u64, entry: &Wanted, signs: &BTreeMap<(u64, ThreadIx), Sign>, threads: &Threads) -> Vec<Candidate> {
     let of_lock = signs.range((lock, ThreadIx(0))..=(lock, ThreadIx(u32::MAX)));
-    let mut found: Vec<(Sign, bool, u8, ThreadIx)> = of_lock
+    let mut found: Vec<(Rank, ThreadIx)> = of_lock
         .filter(|((_, ix), sign)| **sign == Sign::Hint || !entry.waiters.contains(ix))
         .filter_map(|(&(_, ix), &sign)| {
-            let thread = threads.get(ix)?;
-            Some((sign, entry.hint != Some(ix), slowness(thread.state()), ix))
+            let slowness = slowness(threads.get(ix)?.state());
+            let hinted = entry.hint == Some(ix) && sign != Sign::Hint;
+            Some((
+                Rank {
+                    sleeps_by_choice: slowness >= BY_CHOICE,
+                    without_hint: !hinted,
+                    sign,
+                    slowness,
+                },
+                ix,
+            ))
         })
         .collect();
     found.sort_unstable();
-    let best = found.first().map(|(sign, ..)| *sign);
     // Where anything better is known, a pointer to somewhere near says nothing.
-    found.retain(|(sign, ..)| *sign != Sign::Near || best == Some(Sign::Near));
+    if found.iter().any(|(rank, _)| rank.sign != Sign::Near) {
+        found.retain(|(rank, _)| rank.sign != Sign::Near);
+    }
     found.truncate(MAX_CANDIDATES);
     (0..)
         .zip(found)
-        .map(|(rank, (sign, _, _, thread))| Candidate {
+        .map(|(rank, (Rank { sign, .. }, thread))| Candidate {
             lock,
             kind: entry.kind,
             mode: entry.mode,
@@ -199,6 +209,20 @@ fn ranked(lock: u64, entry: &Wanted, signs: &BTreeMap<(u64, ThreadIx), Sign>, th
         .collect()
 }
 
+/// How probable a candidate is; smaller is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Who sleeps until something happens seldom holds a lock, and often has old words on its stack.
+    sleeps_by_choice: bool,
+    /// Two signs are better than one.
+    without_hint: bool,
+    sign: Sign,
+    slowness: u8,
+}
+
+/// Slowness from which on a thread sleeps by choice.
+const BY_CHOICE: u8 = 4;
+
 /// Among equals, who sleeps deepest is the most probable holder of a lock that is not released.
 fn slowness(state: TaskState) -> u8 {
     match state {
@@ -206,7 +230,7 @@ fn slowness(state: TaskState) -> u8 {
         TaskState::Uninterruptible | TaskState::Stopped => 1,
         TaskState::Runnable => 2,
         TaskState::Running => 3,
-        TaskState::Interruptible => 4,
-        TaskState::Idle | TaskState::Exited | TaskState::Unknown => 5,
+        TaskState::Interruptible => BY_CHOICE,
+        TaskState::Idle | TaskState::Exited | TaskState::Unknown => BY_CHOICE + 1,
     }
 }

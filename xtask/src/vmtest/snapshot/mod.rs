@@ -271,7 +271,12 @@ pub const TESTS: &[VmTest] = &[
         group: "snapshot",
         expects: &[],
         steps: |steps| {
-            steps.shell("stuck", "sleep 100000 & echo \"mmap-lock-io pid=$!\" > /proc/lockfault");
+            // Before it has become another program, its address space is another one, too.
+            steps.shell(
+                "stuck",
+                "sleep 100000 & pid=$!; until grep -q sleep /proc/$pid/comm; do sleep 0.1; done; \
+                 echo \"mmap-lock-io pid=$pid\" > /proc/lockfault",
+            );
             steps.established("mmap-lock-io");
             steps.truth("ps-truth");
             // Started and left: who reads the command line does not come back.

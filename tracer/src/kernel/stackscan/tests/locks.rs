@@ -115,6 +115,23 @@ fn a_pointer_to_the_object_around_the_lock_counts_if_the_waiters_have_it_too() {
 }
 
 #[test]
+fn old_words_on_the_stack_of_an_interruptible_sleeper_make_the_worst_candidate() {
+    let (mut rig, [holder, _, _, left]) = reader_io(LOCK, &[LOCK - 0x88]);
+    rig.push(left, &[LOCK]);
+    assert_eq!(
+        rig.scan().candidates,
+        [
+            candidate(LOCK, holder, 0, Evidence::StackNear),
+            candidate(LOCK, left, 1, Evidence::StackWord)
+        ]
+    );
+    // Among those who sleep deeply, the hint decides.
+    rig.tasks[left].record.task.state = UNINTERRUPTIBLE;
+    let ranked: Vec<_> = rig.scan().candidates.iter().map(|c| c.thread).collect();
+    assert_eq!(ranked, [ix(left), ix(holder)]);
+}
+
+#[test]
 fn a_fault_in_the_address_space_of_an_mmap_lock_makes_a_candidate() {
     let (mut rig, [holder, .., left]) = reader_io(LOCK, &[]);
     rig.tasks[holder].record.mm = LOCK - 0x78;
