@@ -36,6 +36,8 @@ const VARIANTS: &[(&str, &[&str])] = &[
     ("--all --no-stacks", &["--all", "--no-stacks"]),
     ("--all", &["--all"]),
 ];
+/// Name of the threads that contend.
+pub const CONTENDER: &str = "contender";
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const TMPFS: &str = "/dev/shm";
 
@@ -123,19 +125,22 @@ fn measure(holdup: &Path, seconds: u32, arguments: &[&str]) -> Result<Sample> {
 }
 
 /// Runs `work` while threads create and remove directories next to each other.
-fn contended<T>(directory: &Path, threads: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn contended<T>(directory: &Path, threads: usize, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let path = directory.join(thread.to_string());
             let stop = &stop;
-            scope.spawn(move || {
+            let contend = move || {
                 while !stop.load(Ordering::Relaxed) {
                     // What is measured is the parent's lock; whether each call succeeds does not matter.
                     let _ = fs::create_dir(&path);
                     let _ = fs::remove_dir(&path);
                 }
-            });
+            };
+            let named = std::thread::Builder::new().name(CONTENDER.to_owned());
+            // Should one be missing, the others contend.
+            let _ = named.spawn_scoped(scope, contend);
         }
         let result = work();
         stop.store(true, Ordering::Relaxed);

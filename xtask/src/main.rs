@@ -8,6 +8,7 @@ mod process;
 mod setup;
 mod test;
 mod ui;
+mod viewtest;
 mod vm;
 mod vmtest;
 

@@ -2,7 +2,7 @@
 
 use crate::check::{CHECKS, Done};
 use crate::setup::{self, Part};
-use crate::{build, ui, vmtest};
+use crate::{build, ui, viewtest, vmtest};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -85,7 +85,12 @@ fn indented(text: &str) -> String {
 /// An interrupt; every failure else is counted.
 pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
     if list {
-        let names = [vmtest::runner::names(filter), vmtest::power_cut::names(filter)].concat();
+        let names = [
+            vmtest::runner::names(filter),
+            vmtest::power_cut::names(filter),
+            viewtest::names(filter),
+        ]
+        .concat();
         names.iter().for_each(|name| println!("{name}"));
         return Ok(0);
     }
@@ -107,6 +112,7 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
         cargo_test(filter, &mut count);
     }
     vmtest::runner::run(filter, &mut count)?;
+    viewtest::run(filter, &mut count);
     vmtest::power_cut::run(filter, &mut count);
     ui::step(format!("tests took {:.0} s", started.elapsed().as_secs_f32()));
     for name in &count.names {

@@ -29,6 +29,12 @@ const GUEST: &[Need] = &[Need {
     proof: Proof::Program("musl-gcc"),
 }];
 
+/// A terminal that tests can look at.
+const TERMINAL: &[Need] = &[Need {
+    package: "tmux",
+    proof: Proof::Program("tmux"),
+}];
+
 /// To build kernel modules. gcc-12 is the compiler Debian 12's kernels were built with, and their makefiles name it.
 const MODULES: &[Need] = &[
     Need {
@@ -102,10 +108,19 @@ pub enum Part {
     Machine,
     /// Building kernel modules.
     Modules,
+    /// Tests of the view on a terminal.
+    Terminal,
 }
 
 /// Every part.
-pub const ALL: &[Part] = &[Part::Build, Part::Lints, Part::Guest, Part::Machine, Part::Modules];
+pub const ALL: &[Part] = &[
+    Part::Build,
+    Part::Lints,
+    Part::Guest,
+    Part::Machine,
+    Part::Modules,
+    Part::Terminal,
+];
 
 /// Installs what the parts lack; says what it does and is silent about what is there.
 ///
@@ -125,6 +140,7 @@ pub fn ensure(parts: &[Part]) -> Result<()> {
             }
             Part::Machine => apt::ensure(MACHINE)?,
             Part::Modules => apt::ensure(MODULES)?,
+            Part::Terminal => apt::ensure(TERMINAL)?,
         }
     }
     Ok(())
