@@ -1,4 +1,5 @@
 //! The contract of the command line: exit codes, and what goes to which stream.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;

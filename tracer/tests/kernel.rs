@@ -1,4 +1,5 @@
 //! The running kernel: real contention, traced with owners. Needs root and a kernel with BTF; without, the test says so and passes.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 use std::collections::BTreeSet;
 use std::fs;
