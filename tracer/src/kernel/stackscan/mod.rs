@@ -12,6 +12,7 @@ pub mod code;
 mod depends;
 mod direct;
 mod holders;
+mod involved;
 mod lock;
 mod memory;
 mod percpu;
@@ -95,8 +96,10 @@ pub struct Found {
     pub work: BTreeMap<ThreadIx, u64>,
     /// Threads whose wait list was changing or corrupt.
     pub changing: usize,
-    /// Threads that ran while they were looked at.
-    pub restless: usize,
+    /// Threads to be told of: those who wait, who hold somebody up, and who sleep uninterruptibly.
+    pub involved: BTreeSet<ThreadIx>,
+    /// Those of them that slept when they were written down, and have run since: nothing follows from their stacks.
+    pub restless: BTreeSet<ThreadIx>,
 }
 
 /// Explains the threads of one walk.
@@ -139,7 +142,6 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
         &mut words,
     )?);
     let mut found = Found {
-        changing: lists.open.len(),
         work: workers
             .values()
             .filter(|w| w.function != 0)
@@ -147,7 +149,7 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
             .collect(),
         ..Found::default()
     };
-    let blocking: BTreeSet<ThreadIx> = relevant(&mut waits, &locks, &candidates, &flushes, threads, kernel.all);
+    let blocking = involved::relevant(&mut waits, &locks, &candidates, &flushes, threads, kernel.all);
     let sleepers = threads
         .iter()
         .filter(|(ix, thread)| {
@@ -158,18 +160,16 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
         .map(|(ix, _)| ix)
         .collect();
     found.depends = depends::depends(&sleepers, &flushes, &completions, threads, o, code);
-    let waiters = waits
-        .keys()
-        .copied()
-        .chain(found.depends.iter().map(|d| d.thread))
-        .collect();
-    let restless = settle::restless(&waiters, threads, o, &mut words)?;
-    found.restless = restless.len();
+    found.changing = lists.open.iter().filter(|ix| !waits.contains_key(ix)).count();
+    found.involved = involved::involved(&waits, &found.depends, &locks, &candidates, threads, kernel.own);
+    found.restless = settle::restless(&found.involved, threads, o, &mut words)?;
     found.waits = waits
         .into_values()
-        .filter(|wait| !restless.contains(&wait.thread))
+        .filter(|wait| !found.restless.contains(&wait.thread))
         .collect();
-    found.depends.retain(|depends| !restless.contains(&depends.thread));
+    found
+        .depends
+        .retain(|depends| !found.restless.contains(&depends.thread));
     let contended: BTreeSet<u64> = found.waits.iter().map(|wait| wait.lock).collect();
     found.candidates = candidates.into_iter().filter(|c| contended.contains(&c.lock)).collect();
     found.locks = locks;
@@ -295,49 +295,4 @@ fn wanted(
         }
     }
     wanted
-}
-
-/// Drops the waits of interruptible sleepers, unless they stand in a queue with others or hold somebody up: such sleeps may last
-/// for ever by design. Returns everybody who holds somebody up.
-fn relevant(
-    waits: &mut BTreeMap<ThreadIx, Waiting>,
-    locks: &BTreeMap<u64, Lock>,
-    candidates: &[Candidate],
-    flushes: &[work::Flush],
-    threads: &Threads,
-    all: bool,
-) -> BTreeSet<ThreadIx> {
-    let interruptible = |ix| threads.get(ix).is_some_and(|t| t.state() == TaskState::Interruptible);
-    let mut blocking: BTreeSet<ThreadIx> = flushes.iter().filter_map(|flush| flush.on).collect();
-    let mut kept: BTreeSet<ThreadIx> = waits.keys().copied().filter(|&ix| all || !interruptible(ix)).collect();
-    loop {
-        let contended: BTreeSet<u64> = waits
-            .values()
-            .filter(|w| kept.contains(&w.thread))
-            .map(|w| w.lock)
-            .collect();
-        for (_, lock) in locks.iter().filter(|(lock, _)| contended.contains(lock)) {
-            if let Named::Thread(owner) = lock.owner {
-                blocking.insert(owner);
-            }
-        }
-        blocking.extend(
-            candidates
-                .iter()
-                .filter(|c| contended.contains(&c.lock))
-                .map(|c| c.thread),
-        );
-        let before = kept.len();
-        kept.extend(
-            waits
-                .values()
-                .filter(|w| contended.contains(&w.lock) || blocking.contains(&w.thread))
-                .map(|w| w.thread),
-        );
-        if kept.len() == before {
-            break;
-        }
-    }
-    waits.retain(|ix, _| kept.contains(ix));
-    blocking
 }

@@ -8,12 +8,13 @@ use super::memory::Words;
 use super::thread::{Thread, ThreadIx, Threads};
 use crate::kernel::offsets::KernelOffsets;
 
-/// Threads that have run, or are about to, since they were written down. Their stacks, and what followed from them, are void.
+/// Those who slept when they were written down and have run since, or are about to. Their stacks, and what followed from them,
+/// are void.
 ///
 /// # Errors
 /// When kernel memory cannot be read at all.
 pub fn restless(
-    waiters: &BTreeSet<ThreadIx>,
+    involved: &BTreeSet<ThreadIx>,
     threads: &Threads,
     o: &KernelOffsets,
     words: &mut Words<'_>,
@@ -22,7 +23,11 @@ pub fn restless(
     let (Some(voluntary), Some(involuntary), Some(on_cpu)) = (t.nvcsw, t.nivcsw, t.on_cpu) else {
         return Ok(BTreeSet::new());
     };
-    let known: Vec<(ThreadIx, &Thread)> = waiters.iter().filter_map(|&ix| Some((ix, threads.get(ix)?))).collect();
+    let known: Vec<(ThreadIx, &Thread)> = involved
+        .iter()
+        .filter_map(|&ix| Some((ix, threads.get(ix)?)))
+        .filter(|(_, thread)| thread.is_asleep())
+        .collect();
     let wanted: Vec<u64> = known
         .iter()
         .flat_map(|(_, thread)| {

@@ -40,6 +40,18 @@ impl Thread {
         self.record.task.fields & task_field::STATE != 0 && self.record.task.on_cpu == 0
     }
 
+    /// Off its CPU until somebody wakes it.
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        let asleep = [
+            TaskState::Uninterruptible,
+            TaskState::InIo,
+            TaskState::Interruptible,
+            TaskState::Idle,
+        ];
+        self.is_off_cpu() && asleep.contains(&self.state())
+    }
+
     /// The part of the stack in use, lowest address first, with the address of its first word.
     #[must_use]
     pub fn stack(&self) -> (u64, &[u64]) {

@@ -1,7 +1,5 @@
 //! From what a walk found to events.
 
-use std::collections::BTreeSet;
-
 use crate::event::{
     Actor, Body, DependencySample, Event, HolderCandidate, Owner, Phase, TaskRef, TaskState, WaitSample,
 };
@@ -15,7 +13,6 @@ pub struct Emitter<'r> {
     threads: &'r Threads,
     found: &'r Found,
     now: Timestamp,
-    own: u32,
     decoder: &'r mut Decoder,
     out: &'r mut Vec<Event>,
 }
@@ -26,7 +23,6 @@ impl<'r> Emitter<'r> {
         threads: &'r Threads,
         found: &'r Found,
         now: Timestamp,
-        own: u32,
         decoder: &'r mut Decoder,
         out: &'r mut Vec<Event>,
     ) -> Self {
@@ -34,7 +30,6 @@ impl<'r> Emitter<'r> {
             threads,
             found,
             now,
-            own,
             decoder,
             out,
         }
@@ -43,24 +38,9 @@ impl<'r> Emitter<'r> {
     /// Everybody who waits, holds or sleeps uninterruptibly, then who waits for what.
     pub fn events(mut self) {
         let found = self.found;
-        let waiting: BTreeSet<ThreadIx> = found
-            .waits
-            .iter()
-            .map(|wait| wait.thread)
-            .chain(found.depends.iter().map(|depends| depends.thread))
-            .collect();
-        let blocking = self.blocking();
-        for (ix, thread) in self.threads.iter() {
-            let sleeps = matches!(thread.state(), TaskState::Uninterruptible | TaskState::InIo);
-            let sleeps = sleeps && thread.record.task.tgid != self.own;
-            if sleeps || waiting.contains(&ix) || blocking.contains(&ix) {
-                // Who waits was found not to have run up to now.
-                let time = if waiting.contains(&ix) {
-                    self.now
-                } else {
-                    Timestamp(thread.record.header.time)
-                };
-                self.task(ix, thread, time);
+        for &ix in &found.involved {
+            if let Some(thread) = self.threads.get(ix) {
+                self.task(ix, thread);
             }
         }
         for lock in found.locks.values() {
@@ -89,18 +69,6 @@ impl<'r> Emitter<'r> {
         }
     }
 
-    fn blocking(&self) -> BTreeSet<ThreadIx> {
-        let owners = self.found.locks.values().filter_map(|lock| match lock.owner {
-            Named::Thread(owner) => Some(owner),
-            _ => None,
-        });
-        let candidates = self.found.candidates.iter().map(|candidate| candidate.thread);
-        owners
-            .chain(candidates)
-            .chain(self.found.depends.iter().filter_map(|depends| depends.on))
-            .collect()
-    }
-
     fn push(&mut self, body: Body) {
         self.out.push(Event { time: self.now, body });
     }
@@ -113,13 +81,25 @@ impl<'r> Emitter<'r> {
         self.decoder.announce(thread.frames.iter().copied(), time, self.out)
     }
 
-    fn task(&mut self, ix: ThreadIx, thread: &Thread, time: Timestamp) {
-        let stack = self.stack(ix);
+    fn task(&mut self, ix: ThreadIx, thread: &Thread) {
+        let restless = self.found.restless.contains(&ix);
+        let stack = if restless { StackId(0) } else { self.stack(ix) };
+        // Who slept was found not to have run up to now; what others did is known for one moment.
+        let settled = restless || thread.is_asleep();
+        let time = if settled {
+            self.now
+        } else {
+            Timestamp(thread.record.header.time)
+        };
         let Some(mut event) = wire::task_event(&thread.record.task, stack, time) else {
             return;
         };
         if let Body::Task(sample) = &mut event.body {
-            sample.last_switch = self.threads.last_switch(thread);
+            if restless {
+                (sample.state, sample.switches) = (TaskState::Unknown, None);
+            } else {
+                sample.last_switch = self.threads.last_switch(thread);
+            }
             sample.work = self.found.work.get(&ix).map(|&function| KernelAddr(function));
         }
         self.out.push(event);

@@ -129,7 +129,7 @@ impl Walker {
         };
         let found = stackscan::scan(&threads, &kernel, &mut self.peeks.memory(ebpf))?;
         let now = clock::monotonic();
-        Emitter::new(&threads, &found, now, kernel.own, decoder, out).events();
+        Emitter::new(&threads, &found, now, decoder, out).events();
         let edge = if complete { RoundEdge::End } else { RoundEdge::Aborted };
         out.push(self.edge(now, edge));
         Ok(RoundCost {
@@ -139,7 +139,7 @@ impl Walker {
             analysis: started.elapsed().saturating_sub(walked),
             stripped: threads.stripped(),
             changing: found.changing,
-            restless: found.restless,
+            restless: found.restless.len(),
         })
     }
 

@@ -25,9 +25,23 @@ fn a_thread_that_ran_meanwhile_is_not_explained() {
     rig.words.insert(counter, 8);
     let found = rig.scan();
     assert_eq!(
-        (waits(&found).into_keys().collect::<Vec<_>>(), found.restless),
+        (waits(&found).into_keys().collect::<Vec<_>>(), found.restless.len()),
         (vec![0], 1)
     );
+}
+
+#[test]
+fn an_owner_that_ran_after_it_was_written_down_is_known_to_have() {
+    let (mut rig, ..) = two_waiters();
+    let owner = rig.task(12, UNINTERRUPTIBLE);
+    let word = rig.tasks[owner].addr;
+    rig.words.insert(LOCK, word | 1);
+    assert!(rig.scan().restless.is_empty());
+    // It got the lock after its stack was copied, and what it sleeps in by now is not what it slept in then.
+    rig.words.insert(word + 0x138, 1);
+    let found = rig.scan();
+    assert_eq!(found.restless.into_iter().collect::<Vec<_>>(), [ix(owner)]);
+    assert!(found.involved.contains(&ix(owner)));
 }
 
 #[test]

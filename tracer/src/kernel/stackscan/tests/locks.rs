@@ -31,7 +31,10 @@ fn waiters_of_a_mutex_stand_in_queue_order_and_the_owner_is_read_without_its_fla
         owner: Named::Thread(ix(owner)),
     };
     assert_eq!(found.locks, BTreeMap::from([(LOCK, lock)]));
-    assert_eq!((found.changing, found.restless, found.candidates.len()), (0, 0, 0));
+    assert_eq!(
+        (found.changing, found.restless.len(), found.candidates.len()),
+        (0, 0, 0)
+    );
 }
 
 #[test]
