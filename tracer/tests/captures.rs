@@ -7,31 +7,87 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use tracer::capture::{Content, Items, ReadError};
-use tracer::diagnosis::{Certainty, FindingChange, Kind};
+use tracer::diagnosis::{Certainty, Kind};
 use tracer::event::{Body, Event};
 use tracer::player::{Player, Reached};
 use tracer::source::replay::Replay;
 
-/// A capture of a scenario of the fault module: the findings that open in it, a lock that has a name, a function that waits.
+/// A capture of a scenario of the fault module: the findings that are open at its end, most severe first, a lock that has a name,
+/// a function that waits, and the exit code of its replay.
 struct Fixture {
     name: &'static str,
-    findings: &'static [(Kind, Certainty)],
+    open: &'static [(Kind, Certainty)],
     lock: Option<&'static str>,
     waits_in: &'static str,
+    code: i32,
 }
 
 const FIXTURES: &[Fixture] = &[
     Fixture {
-        name: "mutex-abba-6.1",
-        findings: &[(Kind::Cycle, Certainty::Proven)],
-        lock: Some("lockfault_abba_a [lockfault]"),
-        waits_in: "lockfault_mutex_abba_first",
-    },
-    Fixture {
         name: "contend-rwsem-6.1",
-        findings: &[],
+        open: &[],
         lock: None,
         waits_in: "lockfault_contend_rwsem_take",
+        code: 0,
+    },
+    Fixture {
+        name: "contend-spinlock-6.1",
+        open: &[],
+        lock: None,
+        waits_in: "spinlock",
+        code: 0,
+    },
+    Fixture {
+        name: "holder-asleep-6.1",
+        open: &[],
+        lock: Some("lockfault_asleep_mutex [lockfault]"),
+        waits_in: "lockfault_hold_waiter",
+        code: 4,
+    },
+    Fixture {
+        name: "inversion-mutex-6.1",
+        open: &[(Kind::OrderInversion, Certainty::Possible)],
+        lock: Some("lockfault_inversion_mutexes [lockfault]"),
+        waits_in: "lockfault_inversion_mutex_ab",
+        code: 0,
+    },
+    Fixture {
+        name: "mixed-cycle-6.1",
+        open: &[(Kind::Cycle, Certainty::Proven)],
+        lock: None,
+        waits_in: "lockfault_mixed_mutex_holder",
+        code: 3,
+    },
+    Fixture {
+        name: "mutex-aa-6.1",
+        open: &[(Kind::SelfDeadlock, Certainty::Proven)],
+        lock: Some("lockfault_aa_mutex [lockfault]"),
+        waits_in: "lockfault_mutex_aa_inner",
+        code: 3,
+    },
+    Fixture {
+        name: "mutex-abba-6.1",
+        open: &[(Kind::Cycle, Certainty::Proven)],
+        lock: Some("lockfault_abba_a [lockfault]"),
+        waits_in: "lockfault_mutex_abba_first",
+        code: 3,
+    },
+    Fixture {
+        name: "owner-exited-6.1",
+        open: &[(Kind::OrphanedLock, Certainty::Proven)],
+        lock: None,
+        waits_in: "lockfault_hold_waiter",
+        code: 4,
+    },
+    Fixture {
+        name: "rwsem-reader-io-6.1",
+        open: &[
+            (Kind::RootBlocker, Certainty::Likely),
+            (Kind::ReaderPileUp, Certainty::Likely),
+        ],
+        lock: None,
+        waits_in: "lockfault_reader_io_reader",
+        code: 4,
     },
 ];
 
@@ -78,15 +134,9 @@ fn they_still_tell_what_happened() {
                 .unwrap(),
             Reached::End
         );
-        let mut opened: Vec<(Kind, Certainty)> = Vec::new();
-        for change in &changes {
-            if let FindingChange::Opened(finding) | FindingChange::Changed(finding) = &change.change {
-                opened.retain(|(kind, _)| *kind != finding.kind);
-                opened.push((finding.kind, finding.certainty));
-            }
-        }
-        assert_eq!(opened, fixture.findings, "{}", fixture.name);
         let report = player.pipeline().report();
+        let open: Vec<(Kind, Certainty)> = report.findings.iter().map(|f| (f.kind, f.certainty)).collect();
+        assert_eq!(open, fixture.open, "{}", fixture.name);
         let names: Vec<&str> = report.locks.iter().filter_map(|row| row.lock.name.as_deref()).collect();
         assert!(
             fixture.lock.is_none_or(|lock| names.contains(&lock)),
@@ -131,23 +181,18 @@ fn commands_end_with_the_codes_that_help_documents() {
     for fixture in FIXTURES {
         let file = path(fixture.name);
         let file = file.to_str().unwrap();
-        let code = if fixture.findings.iter().any(|(kind, _)| *kind == Kind::Cycle) {
-            3
-        } else {
-            0
-        };
         for arguments in [
             vec!["replay", "--text", file],
             vec!["report", file],
             vec!["report", "--json", file],
         ] {
             let output = holdup(&arguments);
-            assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+            assert_eq!(output.status.code(), Some(fixture.code), "{arguments:?}: {output:?}");
             assert!(output.stderr.is_empty(), "{output:?}");
         }
         let document: serde_json::Value = serde_json::from_slice(&holdup(&["report", "--json", file]).stdout).unwrap();
         assert_eq!(document["source"]["mode"], "replay");
-        assert_eq!(document["findings"].as_array().unwrap().len(), fixture.findings.len());
+        assert_eq!(document["findings"].as_array().unwrap().len(), fixture.open.len());
     }
     let unknown = holdup(&["replay", "--text", "/no/such/capture"]);
     assert_eq!(unknown.status.code(), Some(1));
@@ -244,7 +289,7 @@ fn exports_are_what_their_readers_expect() {
         assert!(!folded.contains("bpf_trace_run"), "holdup's own frames: {folded}");
         let dot = text(&export(&["--format", "dot"]));
         let svg = graphviz(&dot);
-        if !fixture.findings.is_empty() {
+        if fixture.name == "mutex-abba-6.1" {
             assert!(
                 fixture.lock.is_none_or(|lock| dot.contains(lock)) && dot.contains("held by"),
                 "{dot}"

@@ -1,12 +1,12 @@
 //! Folded stacks weighted by waited time, for flame graphs: `comm;outermost;...;innermost;lock microseconds`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::diagnosis::lock_kind_name;
 use crate::event::{Actor, Body, Context, Event, LockKind};
-use crate::ids::{LockAddr, Nanos, StackId, Timestamp};
+use crate::ids::{LockAddr, Nanos, StackId};
 use crate::model::Model;
 
 /// Open waits kept; more do not occur unless ends are lost.
@@ -27,7 +27,6 @@ struct Open {
     comm: Arc<str>,
     kind: LockKind,
     stack: StackId,
-    since: Timestamp,
 }
 
 impl Folded {
@@ -46,14 +45,12 @@ impl Folded {
                     Some(open) => open.stack = wait.stack,
                     None if full => {}
                     None => {
-                        let since = wait.since.unwrap_or(event.time);
                         self.open.insert(
                             key,
                             Open {
                                 comm,
                                 kind: wait.kind,
                                 stack: wait.stack,
-                                since,
                             },
                         );
                     }
@@ -73,19 +70,20 @@ impl Folded {
     /// # Errors
     /// When `out` cannot be written to.
     pub fn finish(mut self, model: &Model, out: &mut impl Write) -> io::Result<()> {
-        let pending: HashSet<_> = model
+        let pending: HashMap<_, _> = model
             .waits()
             .iter()
             .filter_map(|(_, wait)| {
-                Some((
+                let key = (
                     who(model.actors().get(wait.waiter)?.id),
                     model.locks().get(wait.lock)?.addr,
-                ))
+                );
+                Some((key, model.now().since(model.wait_since(wait).0)))
             })
             .collect();
         for ((actor, lock), open) in std::mem::take(&mut self.open) {
-            if pending.contains(&(who(actor), lock)) {
-                self.add(&open, lock, model.now().since(open.since), model);
+            if let Some(&waited) = pending.get(&(who(actor), lock)) {
+                self.add(&open, lock, waited, model);
             }
         }
         for (stack, sum) in &self.sums {

@@ -41,7 +41,6 @@ pub struct Perfetto<W> {
 
 #[derive(Debug)]
 struct Begun {
-    since: Timestamp,
     kind: LockKind,
     site: Option<String>,
 }
@@ -129,24 +128,17 @@ impl<W: Write> Perfetto<W> {
     /// # Errors
     /// When `out` cannot be written to.
     pub fn finish(mut self, model: &Model) -> io::Result<()> {
-        let mut open: Vec<_> = std::mem::take(&mut self.waits).into_iter().collect();
-        open.sort_by_key(|((actor, lock), begun)| (begun.since, *actor, *lock));
         let pending = pending(model);
-        for ((actor, lock), begun) in open {
-            if pending.contains(&(actor, lock)) {
-                let track = self.actor(actor)?;
-                let name = format!("{}, not over", lock_name(lock, begun.kind, model));
-                self.slice(
-                    track,
-                    Span {
-                        from: begun.since,
-                        to: self.last.max(model.now()),
-                    },
-                    name,
-                    begun.site,
-                    None,
-                )?;
-            }
+        let begun = std::mem::take(&mut self.waits).into_iter();
+        let mut open: Vec<_> = begun
+            .filter_map(|((actor, lock), begun)| Some((*pending.get(&(actor, lock))?, actor, lock, begun)))
+            .collect();
+        open.sort_by_key(|(since, actor, lock, _)| (*since, *actor, *lock));
+        for (from, actor, lock, begun) in open {
+            let track = self.actor(actor)?;
+            let name = format!("{}, not over", lock_name(lock, begun.kind, model));
+            let to = self.last.max(model.now());
+            self.slice(track, Span { from, to }, name, begun.site, None)?;
         }
         for (lock, holder, span) in self.holds.finish() {
             self.held(lock, Some((holder, span, None)), model)?;
@@ -161,7 +153,6 @@ impl<W: Write> Perfetto<W> {
             self.thread(task)?;
         }
         let begun = self.waits.entry((wait.waiter, wait.lock)).or_insert_with(|| Begun {
-            since: wait.since.unwrap_or(time),
             kind: wait.kind,
             site: None,
         });
@@ -187,7 +178,7 @@ impl<W: Write> Perfetto<W> {
         };
         let track = self.actor(end.waiter)?;
         let name = lock_name(end.lock, begun.kind, model);
-        let from = begun.since.min(time);
+        let from = time - end.waited;
         if end.result != 0 {
             let failed = format!("{name}: gave up ({})", end.result);
             return self.slice(track, Span { from, to: time }, failed, begun.site, None);
@@ -319,10 +310,13 @@ impl<W: Write> Perfetto<W> {
     }
 }
 
-fn pending(model: &Model) -> std::collections::HashSet<(Actor, LockAddr)> {
-    let key =
-        |wait: &crate::model::Wait| Some((model.actors().get(wait.waiter)?.id, model.locks().get(wait.lock)?.addr));
-    model.waits().iter().filter_map(|(_, wait)| key(wait)).collect()
+/// Waits that last, and since when.
+fn pending(model: &Model) -> HashMap<(Actor, LockAddr), Timestamp> {
+    let entry = |wait: &crate::model::Wait| {
+        let key = (model.actors().get(wait.waiter)?.id, model.locks().get(wait.lock)?.addr);
+        Some((key, model.wait_since(wait).0))
+    };
+    model.waits().iter().filter_map(|(_, wait)| entry(wait)).collect()
 }
 
 fn lock_name(lock: LockAddr, kind: LockKind, model: &Model) -> String {
