@@ -2,7 +2,7 @@
 
 use crate::check::{CHECKS, Done};
 use crate::setup::{self, Part};
-use crate::{build, ui, viewtest, vmtest};
+use crate::{process, ui, viewtest, vmtest};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -129,7 +129,8 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
 /// Unit, integration and documentation tests.
 fn cargo_test(filter: Option<&str>, count: &mut Count) {
     ui::step("cargo test ...");
-    let mut command = build::cargo();
+    // Not quiet: libtest would then leave out the names of its tests.
+    let mut command = process::cargo();
     command.args([
         "test",
         "--workspace",
