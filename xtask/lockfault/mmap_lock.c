@@ -18,12 +18,17 @@
 /* Listed until the scenario knows whose lock it takes. */
 static DECLARE_RWSEM(lockfault_mmap_nobodys);
 
+static bool lockfault_mmap_io_done;
+
 static lockfault_frame void lockfault_mmap_fake_block_io(void)
 {
 	for (;;) {
 		set_current_state(TASK_UNINTERRUPTIBLE);
+		if (READ_ONCE(lockfault_mmap_io_done))
+			break;
 		io_schedule();
 	}
+	__set_current_state(TASK_RUNNING);
 }
 
 static lockfault_frame int lockfault_mmap_lock_holder(void *data)

@@ -82,6 +82,10 @@ pub struct Graph {
     is_blocker: Vec<bool>,
 }
 
+fn is_there(model: &Model, actor: ActorIx) -> bool {
+    model.actors().get(actor).is_some_and(|a| a.gone.is_none())
+}
+
 /// Known and supposed holders of a contended lock, best first.
 fn holders(model: &Model, lock: &LockEntry) -> Vec<Holder> {
     let held = lock.held();
@@ -103,33 +107,24 @@ fn holders(model: &Model, lock: &LockEntry) -> Vec<Holder> {
         Held::Unreadable(_) | Held::Nobody => return Vec::new(),
         Held::Readers { .. } | Held::NotRecorded => {}
     }
-    let mut all: Vec<Holder> = lock
-        .candidates
-        .iter()
-        .filter(|c| c.evidence != Evidence::OwnerHint)
-        .map(|c| Holder {
-            actor: c.holder,
-            hold: Hold::Candidate(c.evidence, c.mode),
-        })
-        .collect();
-    let hinted = lock
-        .candidates
-        .iter()
-        .find(|c| c.evidence == Evidence::OwnerHint)
-        .map(|c| c.holder);
-    let hint = if let Held::Readers { hint, .. } = held {
-        hint.or(hinted)
-    } else {
-        hinted
+    let mut all: Vec<Holder> = Vec::new();
+    let mut add = |actor: ActorIx, hold: Hold| {
+        if all.iter().all(|h| h.actor != actor) {
+            all.push(Holder { actor, hold });
+        }
     };
-    if let Some(actor) = hint
-        && all.iter().all(|h| h.actor != actor)
-        && model.actors().get(actor).is_some_and(|a| a.gone.is_none())
+    // The source has ranked them, the hint among the others.
+    for candidate in &lock.candidates {
+        if candidate.evidence != Evidence::OwnerHint {
+            add(candidate.holder, Hold::Candidate(candidate.evidence, candidate.mode));
+        } else if is_there(model, candidate.holder) {
+            add(candidate.holder, Hold::Hint);
+        }
+    }
+    if let Held::Readers { hint: Some(hint), .. } = held
+        && is_there(model, hint)
     {
-        all.push(Holder {
-            actor,
-            hold: Hold::Hint,
-        });
+        add(hint, Hold::Hint);
     }
     // Who waits for the lock itself is the worst candidate.
     if all.len() > 1 {

@@ -189,10 +189,13 @@ fn records_owner(kind: LockKind) -> bool {
 /// through, its context switch count unchanged, was not woken.
 fn nobody(model: &Model, lock: &LockEntry, read: Span, what: String) -> Option<Orphaned> {
     let waits = || lock.waiters.iter().filter_map(|&w| model.waits().get(w));
-    let first = waits()
-        .find(|w| w.queued == Queued::At(0))
-        .or_else(|| waits().next().filter(|_| lock.waiters.len() == 1))?;
-    let span = asleep_in(model, first)?.intersect(read)?;
+    let (first, as_first) = waits().find_map(|w| Some((w, w.first_in_queue?))).or_else(|| {
+        // The waiters of an rt_mutex have no places; an only one is the first.
+        let only = waits().next().filter(|w| w.queued == Queued::Somewhere)?;
+        (lock.waiters.len() == 1).then_some((only, only.seen))
+    })?;
+    // Who was not yet the first had no reason to wake up: a busy lock may be found free twice.
+    let span = asleep_in(model, first)?.intersect(as_first)?.intersect(read)?;
     if span.length() < model.settings().proof_interval {
         return None;
     }

@@ -35,6 +35,8 @@ pub struct Wait {
     pub absent: bool,
     /// Place in the queue at the newest look.
     pub queued: Queued,
+    /// Looks in a row, up to the newest, that found it first in the queue.
+    pub first_in_queue: Option<Span>,
     /// CPU on which it was seen.
     pub cpu: Option<CpuId>,
     /// Stack of the waiter.
@@ -174,6 +176,7 @@ impl Model {
             checked_from_begin: begin,
             absent: is_absent(sample),
             queued: sample.queued,
+            first_in_queue: (sample.queued == Queued::At(0)).then(|| Span::at(time)),
             cpu: sample.cpu,
             stack: sample.stack,
             evidence: sample.evidence,
@@ -237,6 +240,7 @@ impl Model {
                 checked_from_begin: false,
                 absent: false,
                 queued: sample.queued,
+                first_in_queue: None,
                 cpu: sample.cpu,
                 stack: sample.stack,
                 evidence: sample.evidence,
@@ -263,6 +267,11 @@ impl Model {
         wait.mode = sample.mode;
         wait.phase = sample.phase;
         wait.queued = sample.queued;
+        wait.first_in_queue = (sample.queued == Queued::At(0)).then(|| {
+            let mut first = wait.first_in_queue.unwrap_or(Span::at(time));
+            first.extend(time);
+            first
+        });
         wait.cpu = sample.cpu.or(wait.cpu);
         wait.evidence = sample.evidence;
         wait.absent = is_absent(sample);
