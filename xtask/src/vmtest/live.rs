@@ -177,9 +177,9 @@ tests! {
     WW_MUTEX_AA: "ww-mutex-aa" in "live-ww-mutex-aa";
     MUTEX_ABBA: "mutex-abba" in "live-mutex-abba";
     MIXED_CYCLE: "mixed-cycle" in "live-mixed-cycle";
-    HOLDER_ASLEEP: "holder-asleep" in "live-holders";
-    HOLDER_RUNNING: "holder-running" in "live-holders";
-    HOLDER_STARVED: "holder-starved" in "live-holders";
+    HOLDER_ASLEEP: "holder-asleep" in "live-holder-asleep";
+    HOLDER_RUNNING: "holder-running" in "live-holder-running";
+    HOLDER_STARVED: "holder-starved" in "live-holder-starved";
 }
 
 /// Two minutes of real work: files, processes, mounts, pipes. Nothing hangs, so nothing may be called a deadlock.
