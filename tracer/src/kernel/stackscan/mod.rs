@@ -98,7 +98,7 @@ pub struct Found {
     pub changing: usize,
     /// Threads to be told of: those who wait, who hold somebody up, and who sleep uninterruptibly.
     pub involved: BTreeSet<ThreadIx>,
-    /// Those of them that slept when they were written down, and have run since: nothing follows from their stacks.
+    /// Those of them that slept or waited when they were written down, and have run since: nothing follows from their stacks.
     pub restless: BTreeSet<ThreadIx>,
 }
 
@@ -113,6 +113,8 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
     let direct = direct::read(threads, o, kernel.blocked_on_mutex, code, &mut words)?;
     let draining = percpu::draining(threads, o, code, &mut words)?;
     let mut waits = waits(&lists, &direct, &draining);
+    // A field says what a thread waited for until it runs again: of one that was woken, it may say what is over.
+    waits.retain(|ix, wait| wait.queued != Queued::Unknown || threads.get(*ix).is_some_and(Thread::is_asleep));
     let mut kinds = lock::Kinds::new();
     for wait in waits.values() {
         let kind = kinds.entry(wait.lock).or_insert(wait.kind);
@@ -162,7 +164,12 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
     found.depends = depends::depends(&sleepers, &flushes, &completions, threads, o, code);
     found.changing = lists.open.iter().filter(|ix| !waits.contains_key(ix)).count();
     found.involved = involved::involved(&waits, &found.depends, &locks, &candidates, threads, kernel.own);
-    found.restless = settle::restless(&found.involved, threads, o, &mut words)?;
+    let waiters = waits
+        .keys()
+        .copied()
+        .chain(found.depends.iter().map(|d| d.thread))
+        .collect();
+    found.restless = settle::restless(&found.involved, &waiters, threads, o, &mut words)?;
     found.waits = waits
         .into_values()
         .filter(|wait| !found.restless.contains(&wait.thread))

@@ -8,13 +8,14 @@ use super::memory::Words;
 use super::thread::{Thread, ThreadIx, Threads};
 use crate::kernel::offsets::KernelOffsets;
 
-/// Those who slept when they were written down and have run since, or are about to. Their stacks, and what followed from them,
-/// are void.
+/// Those who slept or waited when they were written down and have run since, or are about to. Their stacks, and what followed
+/// from them, are void.
 ///
 /// # Errors
 /// When kernel memory cannot be read at all.
 pub fn restless(
     involved: &BTreeSet<ThreadIx>,
+    waiters: &BTreeSet<ThreadIx>,
     threads: &Threads,
     o: &KernelOffsets,
     words: &mut Words<'_>,
@@ -26,7 +27,7 @@ pub fn restless(
     let known: Vec<(ThreadIx, &Thread)> = involved
         .iter()
         .filter_map(|&ix| Some((ix, threads.get(ix)?)))
-        .filter(|(_, thread)| thread.is_asleep())
+        .filter(|(ix, thread)| thread.is_asleep() || waiters.contains(ix))
         .collect();
     let wanted: Vec<u64> = known
         .iter()

@@ -82,7 +82,7 @@ impl<'r> Emitter<'r> {
     }
 
     fn task(&mut self, ix: ThreadIx, thread: &Thread) {
-        let restless = self.found.restless.contains(&ix);
+        let restless = self.found.restless.contains(&ix) && thread.is_asleep();
         let stack = if restless { StackId(0) } else { self.stack(ix) };
         // Who slept was found not to have run up to now; what others did is known for one moment.
         let settled = restless || thread.is_asleep();

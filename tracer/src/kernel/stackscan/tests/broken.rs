@@ -31,6 +31,23 @@ fn a_thread_that_ran_meanwhile_is_not_explained() {
 }
 
 #[test]
+fn a_waiter_that_was_woken_is_believed_only_while_it_stands_on_the_list_and_has_not_run() {
+    let (mut rig, tasks, _) = two_waiters();
+    let woken = tasks[1];
+    rig.tasks[woken].record.task.state = 0;
+    assert_eq!(waits(&rig.scan()).len(), 2, "woken, without a CPU, still on the list");
+    let on_cpu = rig.tasks[woken].addr + 0x140;
+    rig.words.insert(on_cpu, 1);
+    assert_eq!(waits(&rig.scan()).into_keys().collect::<Vec<_>>(), [0]);
+    let mut rig = Rig::default();
+    let task = rig.task(10, 0);
+    rig.tasks[task].record.blocker = LOCK;
+    assert!(waits(&rig.scan()).is_empty(), "a field without a record");
+    rig.tasks[task].record.task.state = UNINTERRUPTIBLE;
+    assert_eq!(waits(&rig.scan()).len(), 1);
+}
+
+#[test]
 fn an_owner_that_ran_after_it_was_written_down_is_known_to_have() {
     let (mut rig, ..) = two_waiters();
     let owner = rig.task(12, UNINTERRUPTIBLE);
