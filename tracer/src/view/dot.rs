@@ -221,16 +221,14 @@ fn wait_edge(
         };
         let label = quoted(&format!("{}{mode}", waited(wait)));
         writeln!(out, "  {} -> {} [label={label}];", node(row), lock_node(lock.address))?;
-        // What a lock does not record, the graph may know: a reader that was found.
+        // Where the lock names nobody, the graph may: a task that was found to stand before this one.
         let recorded = report.locks.iter().find(|known| known.lock.address == lock.address);
-        let unrecorded = !matches!(
-            recorded.map(|known| &known.owner),
-            Some(OwnerRow::Task { .. } | OwnerRow::Handed { .. })
-        );
-        if let Some(holder) = task
-            .blocked_by
-            .filter(|holder| unrecorded && drawing.rows.contains(holder))
-        {
+        let named = match recorded.map(|known| &known.owner) {
+            Some(OwnerRow::Task { .. } | OwnerRow::Handed { .. }) => true,
+            Some(OwnerRow::Unrecorded { candidates, .. }) => !candidates.is_empty(),
+            Some(OwnerRow::Nobody | OwnerRow::Unreadable { .. }) | None => false,
+        };
+        if let Some(holder) = task.blocked_by.filter(|holder| !named && drawing.rows.contains(holder)) {
             writeln!(
                 out,
                 "  {} -> {} [style=dashed, label=\"behind\"];",
