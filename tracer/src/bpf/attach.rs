@@ -9,6 +9,8 @@ use aya::programs::{BtfTracePoint, Iter, KProbe};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
+use super::leave::Links;
+
 /// Which probes to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProbeChoice {
@@ -249,6 +251,7 @@ pub fn attach(
     btf: &Btf,
     names: &dyn FunctionNames,
     probes: impl Iterator<Item = &'static Probe>,
+    links: &mut Links,
 ) -> Result<Vec<Attached>> {
     let mut report = Vec::new();
     let mut sees_waits = false;
@@ -256,7 +259,7 @@ pub fn attach(
         let before = report.len();
         match probe.via {
             Via::Tracepoint(name) => {
-                let error = tracepoint(ebpf, probe.program, name, btf)
+                let error = tracepoint(ebpf, probe.program, name, btf, links)
                     .err()
                     .map(|e| format!("{e:#}"));
                 report.push(Attached {
@@ -319,10 +322,11 @@ pub fn not_attached(probes: impl Iterator<Item = &'static Probe>, why: &str) -> 
     probes.map(left_out).collect()
 }
 
-fn tracepoint(ebpf: &mut Ebpf, program: &str, name: &str, btf: &Btf) -> Result<()> {
-    let program: &mut BtfTracePoint = ebpf.program_mut(program).context("not in the BPF object")?.try_into()?;
-    program.load(name, btf).context("loading")?;
-    program.attach().context("attaching")?;
+fn tracepoint(ebpf: &mut Ebpf, program: &str, name: &str, btf: &Btf, links: &mut Links) -> Result<()> {
+    let of: &mut BtfTracePoint = ebpf.program_mut(program).context("not in the BPF object")?.try_into()?;
+    of.load(name, btf).context("loading")?;
+    let link = of.attach().context("attaching")?;
+    links.keep(program, of.take_link(link).context("attaching")?.into());
     Ok(())
 }
 

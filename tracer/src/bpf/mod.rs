@@ -1,6 +1,7 @@
 //! The edge to the BPF object: embedding, loading, attaching, and the shared tables. The only place with `unsafe`.
 
 pub mod attach;
+pub mod leave;
 pub mod load;
 pub mod log;
 pub mod shared;

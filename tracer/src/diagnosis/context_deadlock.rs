@@ -122,8 +122,8 @@ fn holder_line(case: &Case<'_>, thread: &str) -> EvidenceLine {
             )
         }
         _ => format!(
-            "{thread} was interrupted with a spinlock held, and every other CPU has been seen without one since: nobody else can \
-             hold it"
+            "{thread} was interrupted with a spinlock held, and no other CPU can hold it: each was seen without one since, or with \
+             no more than it waits for"
         ),
     };
     EvidenceLine {

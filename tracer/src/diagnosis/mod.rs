@@ -4,6 +4,7 @@
 //! tells what opened, changed and closed.
 
 mod context_deadlock;
+mod dead_lock_word;
 mod deadlock;
 mod engine;
 mod finding;
@@ -52,6 +53,7 @@ pub trait Rule {
 const RULES: &[&(dyn Rule + Sync)] = &[
     &deadlock::Deadlock,
     &context_deadlock::ContextDeadlock,
+    &dead_lock_word::DeadLockWord,
     &orphan::Orphan,
     &reinit::ReinitInUse,
     &root_blocker::RootBlocker,

@@ -3,7 +3,7 @@
 use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::graph::{Holder, Root};
 use super::impact::Impact;
-use super::{Draft, Rule, View, context_deadlock, links, phrase, proof};
+use super::{Draft, Rule, View, context_deadlock, dead_lock_word, links, phrase, proof};
 use crate::event::{Mode, Queued, TaskState};
 use crate::model::{ActorIx, Held, LockIx};
 use crate::view::units;
@@ -56,6 +56,9 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
     let locks = view.graph.held_by(root);
     if entry.state() == TaskState::Exited && !locks.is_empty() {
         // An owner that has exited is another rule's business.
+        return None;
+    }
+    if dead_lock_word::spins_on_dead_word(model, root) {
         return None;
     }
     let waiters = view.graph.waiting_behind(model, root);

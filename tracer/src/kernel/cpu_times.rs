@@ -38,6 +38,8 @@ pub enum Pulse {
 #[derive(Clone, Copy, Debug)]
 struct State {
     ticks: Ticks,
+    /// Begin of the newest interval.
+    from: Timestamp,
     read: Timestamp,
     pulse: Pulse,
 }
@@ -62,6 +64,7 @@ impl CpuTimes {
         for (cpu, ticks) in read {
             let fresh = State {
                 ticks,
+                from: now,
                 read: now,
                 pulse: Pulse::Healthy,
             };
@@ -72,6 +75,7 @@ impl CpuTimes {
             let pulse = judge(state, ticks);
             *state = State {
                 ticks,
+                from: state.read,
                 read: now,
                 pulse,
             };
@@ -107,12 +111,13 @@ impl CpuTimes {
         self.cpus.get(&cpu).is_some_and(|state| state.pulse != Pulse::Healthy)
     }
 
-    /// Whether a CPU was seen to take timer interrupts lately, so that it can be asked for something without a risk.
+    /// Whether a CPU took timer interrupts in an interval that began no earlier than `since`. Only then can it be asked for
+    /// something with little risk that it never answers.
     #[must_use]
-    pub fn ticks(&self, cpu: CpuId) -> bool {
-        self.cpus
-            .get(&cpu)
-            .is_some_and(|state| !matches!(state.pulse, Pulse::Silent(_)))
+    pub fn ticks_since(&self, cpu: CpuId, since: Timestamp) -> bool {
+        self.cpus.get(&cpu).is_some_and(|state| {
+            state.from >= since && state.from < state.read && !matches!(state.pulse, Pulse::Silent(_))
+        })
     }
 }
 
@@ -176,7 +181,9 @@ mod tests {
             (times.in_kernel(CpuId(0), now), times.silent(CpuId(0), now)),
             (None, None)
         );
-        assert!(times.ticks(CpuId(0)) && times.ticks(CpuId(1)) && !times.ticks(CpuId(2)));
+        let ticks = |cpu, since| times.ticks_since(CpuId(cpu), since);
+        assert!(ticks(0, ms(1900)) && ticks(1, ms(1900)) && !ticks(2, ms(1900)));
+        assert!(!ticks(0, ms(1901)), "the newest interval began before that");
         times.update("cpu1 5 0 7 8 0 0 200 0 0 0\n", ms(2500));
         assert_eq!(times.in_kernel(CpuId(1), ms(2500)), None, "it has idled");
         assert_eq!(
@@ -191,9 +198,9 @@ mod tests {
         let mut times = CpuTimes::default();
         times.update("cpu0 1 0 1 1 0\n", ms(0));
         times.update("cpu0 1 0 1 1 0\n", ms(50));
-        assert!(times.ticks(CpuId(0)), "50 ms say nothing");
+        assert!(!times.looks_stuck(CpuId(0)), "50 ms say nothing");
         times.update("cpu0 1 0 1 1 0\n", ms(250));
-        assert!(!times.ticks(CpuId(0)));
+        assert!(times.looks_stuck(CpuId(0)) && !times.ticks_since(CpuId(0), ms(0)));
     }
 
     #[test]

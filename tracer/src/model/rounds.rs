@@ -4,10 +4,13 @@ use super::Model;
 use super::actors::Actors;
 use super::arena::{ActorIx, WaitIx};
 use crate::event::{Evidence, LossCause, Round, RoundEdge, RoundScope};
-use crate::ids::Timestamp;
+use crate::ids::{Nanos, Timestamp};
 
 /// Losses which may have swallowed a part of a round.
 const TOUCHES_ROUND: [LossCause; 2] = [LossCause::Malformed, LossCause::Overrun];
+
+/// What the CPU sampler has seen counts for this long.
+const SAMPLED: Nanos = Nanos::from_secs(2);
 
 /// State of the rounds of one scope.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +92,15 @@ impl Model {
         self.end_unreported(over, end);
         let over = |actors: &Actors, ix| {
             let dependency = actors.get(ix).and_then(|a| a.dependency.as_deref());
-            dependency.is_none_or(|d| d.seen.last < begin)
+            // What a CPU waits for is seen by the sampler, not by this walk.
+            dependency.is_none_or(|d| {
+                let patience = if d.evidence == Evidence::CpuSample {
+                    SAMPLED
+                } else {
+                    Nanos(0)
+                };
+                d.seen.last + patience < begin
+            })
         };
         let depending: Vec<ActorIx> = self
             .depending

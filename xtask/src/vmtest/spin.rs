@@ -9,6 +9,8 @@ use std::time::Duration;
 const STOCK: &[&str] = &["6.1", "6.12"];
 /// Exit code of a run that found a deadlock.
 const DEADLOCK: i32 = 3;
+/// Exit code of a run that found something else.
+const FINDINGS: i32 = 4;
 
 pub const TESTS: &[VmTest] = &[
     VmTest {
@@ -43,9 +45,24 @@ pub const TESTS: &[VmTest] = &[
         steps: after,
         check: |run| judge(run, &RCU),
     },
+    VmTest {
+        name: "before",
+        kernels: STOCK,
+        group: "dead-lock-word",
+        expects: &[],
+        steps: |steps| {
+            steps.limit(Duration::from_secs(30));
+            steps.start_attached("live", &["live", "--json", "--duration", "8"]);
+            steps.trigger("dead-lock-word");
+            steps.established("dead-lock-word");
+            steps.truth("truth");
+            steps.wait("live");
+        },
+        check: dead_word,
+    },
 ];
 
-/// What is true of a scenario.
+/// What is true of a scenario with a softirq.
 struct Truth {
     scenario: &'static str,
     lock: &'static str,
@@ -119,8 +136,8 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
         "victims": {"count": 0, "cgroups": [], "tasks": []},
         "evidence": [
             {"source": "cpu-sample", "text": format!("{softirq} has spun on spinlock {lock} for TIME, seen N times")},
-            {"source": "cpu-sample", "text": format!("{thread} was interrupted with a spinlock held, and every other CPU has been \
-                seen without one since: nobody else can hold it")},
+            {"source": "cpu-sample", "text": format!("{thread} was interrupted with a spinlock held, and no other CPU can hold it: \
+                each was seen without one since, or with no more than it waits for")},
             {"source": "owner-word", "text": format!("word of spinlock {lock} is 0x101: held, in N reads over TIME")},
             {"source": "missing", "text": format!("spinlock {lock} does not record its holder and its acquisition was not seen: the \
                 holder is inferred")},
@@ -140,17 +157,107 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
     Ok(())
 }
 
-/// The deadlocks that were opened, without what differs from run to run.
+/// A CPU that answers nobody: holdup names it, the word, and everybody behind it, and ends in time although it cannot take its
+/// probes off.
+fn dead_word(run: &GuestRun) -> Result<()> {
+    let truth = run.truth("truth")?;
+    let task = |role| truth.task("dead-lock-word", role);
+    let (stuck, ipi, spinner) = (task("stuck")?, task("ipi")?, task("spinner")?);
+    let lock = format!("{:#018x}", truth.lock("heap.dead_word.done.wait.lock")?);
+    let tlb = format!("{:#018x}", truth.lock("lockfault_tlb_lock")?);
+    let output = run.output("live")?;
+    // Critical, but no deadlock: nobody holds the lock.
+    output.exited_with(FINDINGS)?;
+    let name = |tid: u32, comm: &str| json!({"tid": tid, "tgid": tid, "comm": comm, "context": "task"});
+    let of_lock = |lock: &str, symbol: Option<&str>| {
+        json!({"type": "lock", "address": lock, "kind": "spinlock", "name": symbol, "name_source": symbol.map(|_| "kernel symbol"),
+            "waiters": 1, "mode": "exclusive"})
+    };
+    let behind_tlb = json!({
+        "waiter": name(spinner, "lf_dlw_spin3"),
+        "on": of_lock(&tlb, Some("lockfault_tlb_lock [lockfault]")),
+        "waited_is_lower_bound": true,
+        "holder": name(ipi, "lf_dlw_ipi"),
+        "holder_evidence": "cpu-sample",
+    });
+    let behind_ipi = json!({
+        "waiter": name(ipi, "lf_dlw_ipi"),
+        "on": {"type": "dependency", "dependency": "ipi", "text": "CPU 1 to answer an interrupt"},
+        "waited_is_lower_bound": true,
+        "holder": name(stuck, "lf_dlw_stuck"),
+        "holder_evidence": "cpu-sample",
+    });
+    let root = json!({
+        "waiter": name(stuck, "lf_dlw_stuck"),
+        "on": of_lock(&lock, None),
+        "waited_is_lower_bound": false,
+        "holder": null,
+        "holder_evidence": null,
+    });
+    let who = format!("lf_dlw_stuck ({stuck})");
+    let found: Vec<Value> = deadlocks(&output.stdout())?;
+    let [finding] = found.as_slice() else {
+        bail!("{} findings instead of one\n{}", found.len(), output.shown());
+    };
+    let wanted = [
+        ("id", json!(format!("dead-lock-word:{lock}"))),
+        ("kind", json!("dead-lock-word")),
+        ("severity", json!("critical")),
+        ("certainty", json!("proven")),
+        ("since_is_lower_bound", json!(false)),
+        ("chain", json!([behind_tlb, behind_ipi, root])),
+        (
+            "title",
+            json!(format!(
+                "CPU 1: {who} spins on spinlock {lock}, whose word says that nobody holds it: it was overwritten \
+            while in use"
+            )),
+        ),
+        (
+            "evidence",
+            json!([
+                {"source": "tracepoint", "text": format!("{who} has spun on spinlock {lock} for TIME")},
+                {"source": "owner-word", "text": format!("word of spinlock {lock} is 0x80100: no holder in N reads over TIME")},
+                {"source": "cpu-sample", "text": format!("CPU 1 has not answered lf_dlw_ipi ({ipi}) for TIME: its interrupts are off")},
+            ]),
+        ),
+    ];
+    for (field, value) in &wanted {
+        ensure!(
+            finding[field] == *value,
+            "{field} is\n{:#}\ninstead of\n{value:#}\n{}",
+            finding[field],
+            output.shown()
+        );
+    }
+    let victims = &finding["victims"];
+    ensure!(victims["count"] == 2, "victims: {victims:#}");
+    let stderr = output.stderr();
+    ensure!(
+        stderr.contains("CPU 1 takes no interrupts, so no probe can be taken off"),
+        "{}",
+        output.shown()
+    );
+    Ok(())
+}
+
+/// The deadlocks that were opened, each as it was told last, without what differs from run to run.
 fn deadlocks(stdout: &str) -> Result<Vec<Value>> {
-    let mut found = Vec::new();
+    let mut found: Vec<Value> = Vec::new();
     for line in stdout.lines() {
         let mut value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
         let deadlock = matches!(
             value["finding"]["kind"].as_str(),
             Some("context-deadlock" | "self-deadlock" | "cycle" | "dead-lock-word")
         );
-        if deadlock && value["change"] == "opened" {
-            found.push(steady(value["finding"].take()));
+        if !deadlock {
+            continue;
+        }
+        let opened = value["change"] == "opened";
+        let finding = steady(value["finding"].take());
+        match found.iter_mut().find(|known| known["id"] == finding["id"]) {
+            Some(known) if !opened => *known = finding,
+            _ => found.push(finding),
         }
     }
     Ok(found)

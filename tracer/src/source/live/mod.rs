@@ -3,6 +3,7 @@
 mod board;
 mod cells;
 pub(crate) mod names;
+mod percpu;
 mod rounds;
 mod sampler;
 mod scans;
@@ -25,6 +26,7 @@ use self::rounds::Rounds;
 use self::scans::Scans;
 use self::spin::Spins;
 use crate::bpf::attach::{self, Attached, ProbeChoice};
+use crate::bpf::leave::Links;
 use crate::bpf::load::{self, Sizes};
 use crate::bpf::stats::{LossCounters, Losses, program_cost};
 use crate::bpf::watch;
@@ -99,6 +101,7 @@ pub struct Live {
     ticker: Interval,
     programs: Vec<&'static str>,
     attached: Vec<Attached>,
+    links: Links,
 }
 
 impl Live {
@@ -133,7 +136,7 @@ impl Live {
         let scans = Scans::new(&mut ebpf, &btf, facts)?;
         let spins = Spins::new(&mut ebpf, &sizes, options.pending_after.into())?;
         let cells = Cells::new(&mut ebpf, &sizes)?;
-        let mut board = Board::new(&mut ebpf, &sizes, facts.files.symbols().cloned(), options.cpus)?;
+        let mut board = Board::new(&mut ebpf, &sizes, facts, options.cpus)?;
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
@@ -143,6 +146,7 @@ impl Live {
         });
         // Attaching to a tracepoint that was in use before waits for a grace period (KERNEL: tracepoint_add_func,
         // kernel/tracepoint.c), and kprobes wait for every CPU: that may be for ever. The sampler and the iterators need neither.
+        let mut links = Links::default();
         let dead = (options.probes == ProbeChoice::Auto)
             .then(|| board.stands_still(&mut ebpf))
             .flatten();
@@ -151,7 +155,7 @@ impl Live {
                 wanted,
                 &format!("CPU {cpu} stands still, and attaching could wait for it for ever"),
             ),
-            None => attach::attach(&mut ebpf, &btf, &facts.files, wanted)?,
+            None => attach::attach(&mut ebpf, &btf, &facts.files, wanted, &mut links)?,
         };
         let mut programs: Vec<&'static str> = attached
             .iter()
@@ -177,6 +181,7 @@ impl Live {
             ticker,
             programs,
             attached,
+            links,
         })
     }
 
@@ -224,7 +229,6 @@ impl Live {
         while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
         self.poll(out)?;
         self.cells.finish(clock::monotonic(), out);
-        self.board.stop(&mut self.ebpf);
         self.names.announce(from, out);
         Ok(())
     }
@@ -237,7 +241,8 @@ impl Live {
             .rounds
             .run(&suspects, &mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
         self.spins.read(from, &mut self.losses, now, out);
-        self.board.poll(&mut self.ebpf, !suspects.is_empty(), now, out);
+        let long = self.spins.long(now);
+        self.board.poll(&mut self.ebpf, &self.scans, &long, now, out)?;
         out.extend(end);
         let tools = (&mut self.decoder, &mut self.losses);
         self.scans
@@ -263,6 +268,27 @@ impl Live {
             self.reported = report;
         }
         Ok(())
+    }
+}
+
+/// Nothing is taken off while a CPU takes no interrupts: that would wait for it for ever.
+impl Drop for Live {
+    fn drop(&mut self) {
+        let Some(cpu) = self.board.silent(clock::monotonic()) else {
+            return;
+        };
+        self.board.leave(&mut self.ebpf, &mut self.links);
+        match self.links.leave() {
+            Ok(None) => {}
+            Ok(Some(path)) => eprintln!(
+                "holdup: CPU {cpu} takes no interrupts, so no probe can be taken off: they stay in {}; remove that directory to take \
+                 them off once the CPU answers",
+                path.display()
+            ),
+            Err(error) => {
+                eprintln!("holdup: CPU {cpu} takes no interrupts, and the probes cannot be left behind: {error:#}")
+            }
+        }
     }
 }
 

@@ -12,13 +12,16 @@ use aya::programs::PerfEvent;
 use aya::programs::perf_event::{PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent};
 use tracer_common::sample::CpuSample;
 
+use crate::bpf::leave::Links;
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
-use crate::ids::CpuId;
+use crate::ids::{CpuId, Nanos, Timestamp};
 
 const PROGRAM: &str = "cpu_sample";
 /// Time between two samples of a CPU, ns: rare enough to cost nothing that matters, often enough for a streak in a second.
 const PERIOD: u64 = 10_000_000;
+/// A CPU that has given a sample this lately takes interrupts.
+const FRESH: Nanos = Nanos::from_millis(100);
 /// 64-bit word of a [`CpuSample`] that tells whether it is whole.
 const SEQ_WORD: usize = 0;
 
@@ -68,11 +71,12 @@ impl Sampler {
         }
     }
 
-    /// Stops sampling the CPUs that still tick.
-    pub fn stop(&mut self, ebpf: &mut Ebpf, ticks: impl Fn(CpuId) -> bool) {
+    /// Stops sampling the CPUs that still give samples.
+    pub fn stop(&mut self, ebpf: &mut Ebpf, now: Timestamp) {
         let mut left = BTreeMap::new();
         for (cpu, timer) in std::mem::take(&mut self.timers) {
-            if !ticks(cpu) {
+            let fresh = |sample: CpuSample| now.since(Timestamp(sample.time)) < FRESH;
+            if !self.newest(cpu).is_some_and(fresh) {
                 left.insert(cpu, timer);
             } else if let Ok(program) = program(ebpf) {
                 // A timer that is gone already is what we want.
@@ -80,6 +84,18 @@ impl Sampler {
             }
         }
         self.timers = left;
+    }
+
+    /// Hands over the timers that are still there.
+    pub fn leave(&mut self, ebpf: &mut Ebpf, links: &mut Links) {
+        for (cpu, timer) in std::mem::take(&mut self.timers) {
+            let Ok(program) = program(ebpf) else { continue };
+            if let Ok(link) = program.take_link(timer)
+                && let Ok(link) = link.try_into()
+            {
+                links.keep(&format!("{PROGRAM}-{cpu}"), link);
+            }
+        }
     }
 
     /// The newest whole sample of a CPU.

@@ -7,6 +7,7 @@ use crate::bpf::stats::Losses;
 use crate::event::{Body, Event};
 use crate::ids::{Nanos, Timestamp};
 use crate::kernel::facts::KernelFacts;
+use crate::kernel::stackscan::Memory;
 use crate::source::snapshot::Walker;
 use crate::wire::Decoder;
 
@@ -38,6 +39,11 @@ impl Scans {
             done: 0,
             found: false,
         })
+    }
+
+    /// Kernel memory.
+    pub fn memory<'e>(&'e self, ebpf: &'e mut Ebpf) -> impl Memory + 'e {
+        self.walker.memory(ebpf)
     }
 
     /// Walks if it is time: twice at the start, then as long as somebody waits for long.

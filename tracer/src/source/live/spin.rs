@@ -11,8 +11,8 @@ use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
 use crate::event::{
-    Actor, Body, Context as CpuContext, Event, Evidence, LossCause, Owner, Phase, Queued, TaskRef, TaskSample,
-    TaskState, WaitEnd, WaitSample,
+    Actor, Body, Context as CpuContext, Event, Evidence, LockKind, LossCause, Owner, Phase, Queued, TaskRef,
+    TaskSample, TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use crate::wire;
@@ -28,6 +28,21 @@ pub struct Spins {
     age: Nanos,
     /// For each old spin at the last look: its begin, and the switch count of the thread on its CPU.
     checked: HashMap<(usize, usize), (u64, Option<u64>)>,
+}
+
+/// A spin that began long ago and has not been seen to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongSpin {
+    /// Where.
+    pub cpu: CpuId,
+    /// In process context, not in an interrupt.
+    pub in_task: bool,
+    /// On what.
+    pub lock: LockAddr,
+    /// Its kind.
+    pub kind: LockKind,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// 64-bit words of a [`SpinSlot`], and place of the log counter in a [`SpinCpu`].
@@ -68,6 +83,20 @@ impl Spins {
             .map(|(place, slot)| (place, Tid(slot.tid)))
             .filter(|(_, tid)| tid.0 != 0)
             .map(|(_, tid)| tid)
+            .collect()
+    }
+
+    /// Locks that CPUs have been spinning on for long, as their probes say, with their CPU and context.
+    #[must_use]
+    pub fn long(&self, now: Timestamp) -> Vec<LongSpin> {
+        self.old(now)
+            .map(|((cpu, index), slot)| LongSpin {
+                cpu: CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)),
+                in_task: matches!(u8::try_from(index), Ok(context::TASK | context::UNKNOWN)),
+                lock: LockAddr(slot.lock),
+                kind: wire::table_codes(slot.kind, slot.mode).0,
+                since: Timestamp(slot.since),
+            })
             .collect()
     }
 
@@ -178,7 +207,8 @@ fn spinning(cpu: usize, index: usize, slot: &SpinSlot, sample: &TaskSample, now:
             mode,
             phase: Phase::Spinning,
             since: Some(Timestamp(slot.since)),
-            owner_word: slot.word,
+            // The word at the begin says nothing of now; the board reads it again.
+            owner_word: 0,
             owner: Owner::NotRecorded,
             queued: Queued::Unknown,
             cpu: Some(CpuId(u32::try_from(cpu).unwrap_or(u32::MAX))),

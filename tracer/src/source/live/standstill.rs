@@ -153,6 +153,22 @@ pub fn spin(sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, cpus: 
     })
 }
 
+/// Whether the CPU waits for another one to answer an inter-processor interrupt.
+///
+/// KERNEL: kernel/smp.c: `csd_lock_wait` is inlined into its callers where CSD_LOCK_WAIT_DEBUG is off; 5.10 to 6.18.
+#[must_use]
+pub fn waits_for_answer(frames: &[KernelAddr], symbols: &Symbols) -> bool {
+    names(frames, Some(symbols))
+        .into_iter()
+        .take(SPIN_FRAMES)
+        .flatten()
+        .any(|name| {
+            name.starts_with("smp_call_function")
+                || name.starts_with("csd_lock_wait")
+                || name.starts_with("__csd_lock_wait")
+        })
+}
+
 /// KERNEL: kernel/locking/qspinlock.c and qrwlock.c, 5.10 to 6.18.
 fn slowpath(name: &str) -> Option<(LockKind, Mode)> {
     match name {

@@ -19,7 +19,7 @@ use crate::ids::{KernelAddr, Timestamp};
 use crate::kernel::clock;
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::offsets::{BlockedOnTarget, KernelOffsets, blocked_on_target};
-use crate::kernel::stackscan::{self, CodeMap, Kernel, Threads};
+use crate::kernel::stackscan::{self, CodeMap, Kernel, Memory, Threads};
 use crate::kernel::symbols::Symbols;
 use crate::wire::Decoder;
 
@@ -78,6 +78,11 @@ impl Walker {
             symbols,
             number: 0,
         })
+    }
+
+    /// Kernel memory.
+    pub fn memory<'e>(&'e self, ebpf: &'e mut Ebpf) -> impl Memory + 'e {
+        self.peeks.memory(ebpf)
     }
 
     /// What the walks of this machine cannot see, one line each.
