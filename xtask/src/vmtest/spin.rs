@@ -58,9 +58,43 @@ pub const TESTS: &[VmTest] = &[
             steps.truth("truth");
             steps.wait("live");
         },
-        check: dead_word,
+        check: |run| dead_word(run, &ATTACHED_BEFORE),
+    },
+    VmTest {
+        name: "after",
+        kernels: STOCK,
+        group: "dead-lock-word",
+        expects: &[],
+        steps: |steps| {
+            steps.limit(Duration::from_secs(30));
+            steps.truth("truth");
+            steps.holdup("live", &["live", "--json", "--duration", "8"]);
+        },
+        check: |run| dead_word(run, &ATTACHED_AFTER),
     },
 ];
+
+/// What differs with holdup there before the fault: it has seen the wait begin, and has probes that it must leave behind.
+struct Attached {
+    certainty: &'static str,
+    by: &'static str,
+    since_begin: bool,
+    stderr: &'static str,
+}
+
+const ATTACHED_BEFORE: Attached = Attached {
+    certainty: "proven",
+    by: "tracepoint",
+    since_begin: true,
+    stderr: "CPU 1 takes no interrupts, so no probe can be taken off",
+};
+
+const ATTACHED_AFTER: Attached = Attached {
+    certainty: "likely",
+    by: "cpu-sample",
+    since_begin: false,
+    stderr: "CPU 1 stands still, and attaching could wait for it for ever",
+};
 
 /// What is true of a scenario with a softirq.
 struct Truth {
@@ -159,7 +193,7 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
 
 /// A CPU that answers nobody: holdup names it, the word, and everybody behind it, and ends in time although it cannot take its
 /// probes off.
-fn dead_word(run: &GuestRun) -> Result<()> {
+fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     let truth = run.truth("truth")?;
     let task = |role| truth.task("dead-lock-word", role);
     let (stuck, ipi, spinner) = (task("stuck")?, task("ipi")?, task("spinner")?);
@@ -190,7 +224,7 @@ fn dead_word(run: &GuestRun) -> Result<()> {
     let root = json!({
         "waiter": name(stuck, "lf_dlw_stuck"),
         "on": of_lock(&lock, None),
-        "waited_is_lower_bound": false,
+        "waited_is_lower_bound": !attached.since_begin,
         "holder": null,
         "holder_evidence": null,
     });
@@ -203,8 +237,8 @@ fn dead_word(run: &GuestRun) -> Result<()> {
         ("id", json!(format!("dead-lock-word:{lock}"))),
         ("kind", json!("dead-lock-word")),
         ("severity", json!("critical")),
-        ("certainty", json!("proven")),
-        ("since_is_lower_bound", json!(false)),
+        ("certainty", json!(attached.certainty)),
+        ("since_is_lower_bound", json!(!attached.since_begin)),
         ("chain", json!([behind_tlb, behind_ipi, root])),
         (
             "title",
@@ -216,7 +250,7 @@ fn dead_word(run: &GuestRun) -> Result<()> {
         (
             "evidence",
             json!([
-                {"source": "tracepoint", "text": format!("{who} has spun on spinlock {lock} for TIME")},
+                {"source": attached.by, "text": format!("{who} has spun on spinlock {lock} for TIME")},
                 {"source": "owner-word", "text": format!("word of spinlock {lock} is 0x80100: no holder in N reads over TIME")},
                 {"source": "cpu-sample", "text": format!("CPU 1 has not answered lf_dlw_ipi ({ipi}) for TIME: its interrupts are off")},
             ]),
@@ -234,8 +268,9 @@ fn dead_word(run: &GuestRun) -> Result<()> {
     ensure!(victims["count"] == 2, "victims: {victims:#}");
     let stderr = output.stderr();
     ensure!(
-        stderr.contains("CPU 1 takes no interrupts, so no probe can be taken off"),
-        "{}",
+        stderr.contains(attached.stderr),
+        "no \"{}\": {}",
+        attached.stderr,
         output.shown()
     );
     Ok(())

@@ -12,6 +12,7 @@ use aya::Ebpf;
 use tracer_common::sample::CpuSample;
 
 use super::percpu::{self, Places, Running};
+use super::queue_search;
 use super::sampler::Sampler;
 use super::scans::Scans;
 use super::spin::LongSpin;
@@ -43,6 +44,8 @@ const STANDS_STILL: Nanos = Nanos::from_millis(600);
 const PATIENCE: Nanos = Nanos::from_millis(1600);
 /// An inter-processor interrupt is answered in microseconds; after this long it is told.
 const UNANSWERED: Nanos = Nanos::from_millis(400);
+/// What was not seen to spin for this long does so no more.
+const STALE: Nanos = Nanos::from_secs(2);
 /// Reads of a lock's word in one round: a lock that is free for a moment is not free every time.
 const WORD_READS: usize = 4;
 /// Bits of the preempt count that count spinlocks. KERNEL: include/linux/preempt.h, 5.10 to 6.18.
@@ -172,6 +175,9 @@ impl Board {
             Vec::new()
         };
         self.look(&sampled, now, out);
+        let stale = |s: &Spinning| now.since(s.seen) >= STALE;
+        out.extend(self.spinning.values().copied().filter(stale).map(|s| end(s, now)));
+        self.spinning.retain(|_, s| !stale(s));
         let stuck = |cpu| self.times.in_kernel(cpu, now).or(self.times.silent(cpu, now)).is_some();
         let suspicious = !long.is_empty() || self.times.online().any(stuck);
         if suspicious {
@@ -351,6 +357,7 @@ impl Board {
             Some(places) => places.read(memory, &online)?,
             None => Vec::new(),
         };
+        self.queued(memory, &running, long, now, out)?;
         let mut locks: BTreeMap<LockAddr, (LockKind, Timestamp)> = BTreeMap::new();
         let spins = self.spinning.values().map(|s| (s.lock, s.kind, s.since));
         for (lock, kind, since) in spins.chain(long.iter().map(|l| (l.lock, l.kind, l.since))) {
@@ -375,6 +382,61 @@ impl Board {
             if held {
                 out.extend(self.holder(lock, kind, since, &running, sampled, long, now));
             }
+        }
+        Ok(())
+    }
+
+    /// What CPUs that take no interrupts spin on, where no probe has told.
+    fn queued(
+        &mut self,
+        memory: &mut dyn Memory,
+        running: &[Running],
+        long: &[LongSpin],
+        now: Timestamp,
+        out: &mut Vec<Event>,
+    ) -> Result<()> {
+        for r in running {
+            let told = long.iter().any(|l| l.cpu == r.cpu);
+            let Some(since) = self.times.silent(r.cpu, now).filter(|_| !told) else {
+                continue;
+            };
+            let (Some(task), Some(count)) = (&r.task, r.preempt_count) else {
+                continue;
+            };
+            // Above the thread the stack is another one, and its thread's stack does not lead to the lock.
+            if standstill::serves_interrupt(count) {
+                continue;
+            }
+            let found = queue_search::queued_on(memory, r, self.symbols.as_deref(), self.cpus)?;
+            let Some(lock) = found else { continue };
+            self.counted |= count & SPINLOCKS > 0;
+            let who = Actor::Task(task.key);
+            out.push(Event {
+                time: now,
+                body: Body::Wait(WaitSample {
+                    waiter: who,
+                    task: Some(task.clone()),
+                    lock,
+                    kind: LockKind::Spinlock,
+                    mode: Mode::Exclusive,
+                    phase: Phase::Spinning,
+                    since: None,
+                    owner_word: 0,
+                    owner: Owner::NotRecorded,
+                    queued: Queued::Unknown,
+                    cpu: Some(r.cpu),
+                    stack: StackId(0),
+                    evidence: Evidence::CpuSample,
+                }),
+            });
+            let spinning = Spinning {
+                who,
+                lock,
+                kind: LockKind::Spinlock,
+                since,
+                seen: now,
+            };
+            self.spinning.insert(r.cpu, spinning);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod board;
 mod cells;
 pub(crate) mod names;
 mod percpu;
+mod queue_search;
 mod rounds;
 mod sampler;
 mod scans;

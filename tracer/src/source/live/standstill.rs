@@ -49,6 +49,12 @@ pub fn preempt_count(sample: &CpuSample) -> Option<u32> {
     })
 }
 
+/// Whether a CPU with this preempt count is in an interrupt, above its thread.
+#[must_use]
+pub fn serves_interrupt(count: u32) -> bool {
+    count & (HARDIRQ | NMI | SERVING_SOFTIRQ) != 0
+}
+
 /// Spinlocks that the CPU holds or waits for, as its preempt count says; 0 also where the kernel does not count them.
 #[must_use]
 pub fn spinlocks(sample: &CpuSample) -> Option<u32> {
