@@ -144,9 +144,17 @@ fn sample(seq: *mut seq_file, task: *mut task_struct, scratch: *mut Scratch) {
     }
 }
 
-/// KERNEL: `bpf_get_task_stack` (kernel/bpf/stackmap.c), since 5.9; leaves out scheduler frames of a sleeping thread.
+/// The kernel stack of a sleeping thread; none of one that runs or could run.
+///
+/// KERNEL: `bpf_get_task_stack` (kernel/bpf/stackmap.c), since 5.9; leaves out scheduler frames. Unwinding a thread in TASK_RUNNING
+/// while kretprobes are in use makes the kernel warn (`rethook_find_ret_addr`, kernel/trace/rethook.c, seen on 6.1), and the result
+/// would be a mix of moments anyway.
 #[inline(always)]
 pub fn take_stack(task: *mut task_struct, frames: &mut [u64; MAX_FRAMES]) -> u32 {
+    const TASK_RUNNING: u32 = 0;
+    if field::<u32>(task as u64, off!(task_state)).unwrap_or(TASK_RUNNING) == TASK_RUNNING {
+        return 0;
+    }
     // SAFETY: the helper writes at most the given size.
     let bytes = unsafe { bpf_get_task_stack(task, frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, 0) };
     if bytes < 0 {
