@@ -30,8 +30,6 @@ mod widgets;
 
 use std::io::IsTerminal;
 
-use anyhow::Result;
-
 pub use feed::run;
 pub use live::LiveSource;
 pub use replay::ReplaySource;
@@ -58,11 +56,8 @@ pub fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-/// What a view needs to know of its surroundings, taken from the environment once.
-///
-/// # Errors
-/// Never at present; the signature leaves room for settings that can be wrong.
-pub(crate) fn look(options: &Options) -> Result<theme::Theme> {
+/// The theme for the arguments and the environment.
+fn look(options: &Options) -> theme::Theme {
     let var = |name: &str| std::env::var(name).ok();
-    Ok(theme::Theme::choose(options.theme, options.ascii, var))
+    theme::Theme::choose(options.theme, options.ascii, var)
 }

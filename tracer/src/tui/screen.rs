@@ -41,7 +41,7 @@ impl View {
         slot: Arc<Slot>,
         ask: UnboundedSender<Request>,
     ) -> Result<Self> {
-        let ui = Ui::new(look(options)?);
+        let ui = Ui::new(look(options));
         let terminal = Taken::new(!options.no_mouse)?;
         let (end, ended) = mpsc::channel();
         let done = Arc::new(AtomicBool::new(false));

@@ -8,6 +8,7 @@ pub mod locks;
 pub mod tasks;
 
 mod lock_detail;
+mod run;
 mod words;
 
 use std::collections::HashSet;
