@@ -139,11 +139,11 @@ const KINDS: &[(&str, &str, &[Waiter])] = &[
 ];
 
 /// Snapshots of a healthy, busy machine on each kernel.
-const SNAPSHOTS: usize = 100;
+const SNAPSHOTS: usize = 25;
 /// Takes them; any deadlock among the findings ends it. Prints in how many somebody waited for a lock.
 const BUSY: &str = r#"
     n=0; waiting=0
-    while [ $n -lt 100 ]; do
+    while [ $n -lt 25 ]; do
         n=$((n + 1))
         holdup snapshot --json > /tmp/busy 2> /tmp/busy.err
         code=$?
@@ -375,7 +375,7 @@ pub const TESTS: &[VmTest] = &[
         steps: |steps| {
             steps.limit(Duration::from_secs(600));
             for storm in ["contend-mutex", "contend-rwsem", "contend-semaphore"] {
-                steps.trigger(&format!("{storm} ms=600000 threads=8 hold=100"));
+                steps.trigger(&format!("{storm} ms=600000 threads=4 hold=100"));
             }
             steps.shell("busy", BUSY);
         },
