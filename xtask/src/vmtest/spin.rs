@@ -47,7 +47,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "before",
-        kernels: STOCK,
+        kernels: &["6.1"],
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
@@ -62,7 +62,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "after",
-        kernels: STOCK,
+        kernels: &["6.1"],
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
