@@ -212,7 +212,7 @@ pub fn end(ctx: *mut c_void, lock: Option<u64>, result: i32) {
     }
 }
 
-/// Whether the thread that runs is the one an owner word names.
+/// Address of the `task_struct` of the thread that runs.
 #[inline(always)]
 pub fn current_task() -> u64 {
     unsafe { bpf_get_current_task() }
