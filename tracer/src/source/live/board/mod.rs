@@ -1,0 +1,237 @@
+//! The CPU board: which CPUs look stuck, what they do, and who can hold what they spin on.
+//!
+//! `/proc/stat` is read in every round and costs nothing that matters. Only while a CPU looks stuck (or when asked for) is the
+//! sampler on, for all CPUs that tick, and kernel memory is read for those that do not: who holds a spinlock is found by looking
+//! at everybody who does not.
+
+mod answers;
+mod holder;
+mod spins;
+mod words;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::Result;
+use aya::Ebpf;
+use tracer_common::sample::CpuSample;
+
+use self::spins::end;
+use super::percpu::Places;
+use super::sampler::Sampler;
+use super::scans::Scans;
+use super::spin::LongSpin;
+use super::standstill::{self, Spin};
+use crate::bpf::leave::Links;
+use crate::bpf::load::Sizes;
+use crate::event::{Actor, Event, LockKind};
+use crate::ids::{CpuId, KernelAddr, LockAddr, Nanos, StackId, Timestamp};
+use crate::kernel::clock;
+use crate::kernel::cpu_times::{CpuTimes, SHORTEST};
+use crate::kernel::facts::KernelFacts;
+use crate::kernel::symbols::Symbols;
+use crate::kernel::sysroot::Sysroot;
+
+/// A CPU must have stood still for this long before it is said to spin.
+const STILL: Nanos = Nanos::from_millis(200);
+/// Samples in a row that say so, at least.
+const STREAK: u64 = 5;
+/// Rounds without a suspicion after which the sampler is switched off.
+const CALM_ROUNDS: u32 = 8;
+/// A CPU that has not moved for this long before the start is taken for dead.
+const STANDS_STILL: Nanos = Nanos::from_millis(600);
+/// The start is delayed by no more than this by a CPU that looks stuck.
+const PATIENCE: Nanos = Nanos::from_millis(1600);
+/// What was not seen to spin for this long does so no more.
+const STALE: Nanos = Nanos::from_secs(2);
+/// Bits of the preempt count that count spinlocks. KERNEL: include/linux/preempt.h, 5.10 to 6.18.
+const SPINLOCKS: u32 = 0xff;
+
+/// What a CPU was last seen to spin on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spinning {
+    who: Actor,
+    lock: LockAddr,
+    kind: LockKind,
+    since: Timestamp,
+    seen: Timestamp,
+}
+
+/// A sample with what was found in it.
+struct Sampled {
+    cpu: CpuId,
+    sample: CpuSample,
+    frames: Vec<KernelAddr>,
+    spin: Option<Spin>,
+    /// Waits for another CPU's answer.
+    asks: bool,
+}
+
+/// State of the board.
+pub struct Board {
+    sampler: Sampler,
+    times: CpuTimes,
+    root: Sysroot,
+    symbols: Option<Arc<Symbols>>,
+    places: Option<Places>,
+    cpus: u32,
+    always: bool,
+    suspicious_since: Option<Timestamp>,
+    calm: u32,
+    /// Number of the newest sample looked at.
+    looked: BTreeMap<CpuId, u64>,
+    /// When a CPU was last seen to hold no spinlock.
+    free: BTreeMap<CpuId, Timestamp>,
+    spinning: BTreeMap<CpuId, Spinning>,
+    /// Spinlocks are counted in this kernel's preempt counts.
+    counted: bool,
+    /// Requests that a CPU has not taken, and since when.
+    unanswered: BTreeMap<(CpuId, u64), Timestamp>,
+    stacks: HashSet<StackId>,
+}
+
+impl Board {
+    /// Loads the sampler; it stays off until something looks wrong, unless `always`.
+    ///
+    /// # Errors
+    /// When the sampler is refused.
+    pub fn new(ebpf: &mut Ebpf, sizes: &Sizes, facts: &KernelFacts, always: bool) -> Result<Self> {
+        let root = Sysroot::host();
+        let mut times = CpuTimes::default();
+        times.read(&root, clock::monotonic());
+        Ok(Self {
+            sampler: Sampler::new(ebpf, sizes)?,
+            times,
+            root,
+            symbols: facts.files.symbols().cloned(),
+            places: Places::of(facts),
+            cpus: sizes.cpus,
+            always,
+            suspicious_since: None,
+            calm: 0,
+            looked: BTreeMap::new(),
+            free: BTreeMap::new(),
+            spinning: BTreeMap::new(),
+            counted: false,
+            unanswered: BTreeMap::new(),
+            stacks: HashSet::new(),
+        })
+    }
+
+    /// Whether some CPU stands still, so that no RCU grace period ends. Looks twice at least [`SHORTEST`] apart, and for longer
+    /// only where something looks wrong.
+    pub fn stands_still(&mut self, ebpf: &mut Ebpf) -> Option<CpuId> {
+        let begin = clock::monotonic();
+        std::thread::sleep(SHORTEST.into());
+        loop {
+            let now = clock::monotonic();
+            self.times.read(&self.root, now);
+            let suspects: Vec<CpuId> = self.times.online().filter(|&cpu| self.times.looks_stuck(cpu)).collect();
+            let still = |cpu: CpuId| {
+                let sampled = self.sampler.newest(cpu).is_some_and(|sample| {
+                    let still = Timestamp(sample.time).since(standstill::still_since(&sample));
+                    still >= STANDS_STILL && standstill::preempt_count(&sample) != Some(0)
+                });
+                sampled || self.times.silent(cpu, now).is_some()
+            };
+            if let Some(&cpu) = suspects.iter().find(|&&cpu| still(cpu)) {
+                return Some(cpu);
+            }
+            if suspects.is_empty() || now.since(begin) >= PATIENCE {
+                return None;
+            }
+            let ticking = suspects.into_iter().filter(|&cpu| self.times.ticks_since(cpu, begin));
+            self.sampler.watch(ebpf, ticking);
+            std::thread::sleep(SHORTEST.into());
+        }
+    }
+
+    /// A CPU that takes no timer interrupt: whatever asks it for something waits for ever.
+    #[must_use]
+    pub fn silent(&self, now: Timestamp) -> Option<CpuId> {
+        self.times.online().find(|&cpu| self.times.silent(cpu, now).is_some())
+    }
+
+    /// One round. `long`: what CPUs have been spinning on for long, by their own probes.
+    ///
+    /// # Errors
+    /// When kernel memory cannot be read any more.
+    pub fn poll(
+        &mut self,
+        ebpf: &mut Ebpf,
+        scans: &Scans,
+        long: &[LongSpin],
+        now: Timestamp,
+        out: &mut Vec<Event>,
+    ) -> Result<()> {
+        self.times.read(&self.root, now);
+        let sampled = if self.sampler.is_on() {
+            self.samples()
+        } else {
+            Vec::new()
+        };
+        self.look(&sampled, now, out);
+        let stale = |s: &Spinning| now.since(s.seen) >= STALE;
+        out.extend(self.spinning.values().copied().filter(stale).map(|s| end(s, now)));
+        self.spinning.retain(|_, s| !stale(s));
+        let stuck = |cpu| self.times.in_kernel(cpu, now).or(self.times.silent(cpu, now)).is_some();
+        let suspicious = !long.is_empty() || self.times.online().any(stuck);
+        if suspicious {
+            self.read(&mut scans.memory(ebpf), &sampled, long, now, out)?;
+        }
+        if suspicious || self.always {
+            self.calm = 0;
+            // A CPU that has just died still ticked in the interval in which it did.
+            let since = *self.suspicious_since.get_or_insert(now);
+            let ticking = self.times.online().filter(|&cpu| self.times.ticks_since(cpu, since));
+            self.sampler.watch(ebpf, ticking);
+        } else {
+            self.suspicious_since = None;
+        }
+        if !suspicious && !self.always && self.sampler.is_on() {
+            self.calm += 1;
+            if self.calm >= CALM_ROUNDS {
+                self.stop(ebpf);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the timers of CPUs that do not tick, so that nobody waits for those CPUs.
+    pub fn leave(&mut self, ebpf: &mut Ebpf, links: &mut Links) {
+        self.stop(ebpf);
+        self.sampler.leave(ebpf, links);
+    }
+
+    /// Switches the sampler off.
+    fn stop(&mut self, ebpf: &mut Ebpf) {
+        self.sampler.stop(ebpf, clock::monotonic());
+    }
+
+    /// The samples that are news.
+    fn samples(&mut self) -> Vec<Sampled> {
+        let mut sampled = Vec::new();
+        for cpu in self.times.online() {
+            let Some(sample) = self.sampler.newest(cpu) else {
+                continue;
+            };
+            let looked = self.looked.entry(cpu).or_default();
+            if *looked == sample.count {
+                continue;
+            }
+            *looked = sample.count;
+            let frames = standstill::frames(&sample);
+            let symbols = self.symbols.as_deref();
+            let still = Timestamp(sample.time).since(standstill::still_since(&sample));
+            let stands = sample.streak >= STREAK && still >= STILL;
+            sampled.push(Sampled {
+                cpu,
+                spin: symbols.and_then(|symbols| standstill::spin(&sample, &frames, symbols, self.cpus)),
+                asks: stands && symbols.is_some_and(|symbols| standstill::waits_for_answer(&frames, symbols)),
+                sample,
+                frames,
+            });
+        }
+        sampled
+    }
+}

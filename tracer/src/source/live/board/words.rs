@@ -1,0 +1,139 @@
+//! What kernel memory adds: the words of the locks, and locks of CPUs that give no sample.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::super::percpu::Running;
+use super::super::spin::LongSpin;
+use super::super::{queue_search, standstill};
+use super::{Board, SPINLOCKS, Sampled, Spinning};
+use crate::event::{Actor, Body, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, WaitSample};
+use crate::ids::{LockAddr, StackId, Timestamp};
+use crate::kernel::stackscan::Memory;
+use crate::spin_word;
+
+/// Reads of a lock's word in one round: a lock that is free for a moment is not free every time.
+const WORD_READS: usize = 4;
+
+impl Board {
+    /// What kernel memory adds: the words of the locks, requests between CPUs, and who is left as a holder.
+    pub(super) fn read(
+        &mut self,
+        memory: &mut dyn Memory,
+        sampled: &[Sampled],
+        long: &[LongSpin],
+        now: Timestamp,
+        out: &mut Vec<Event>,
+    ) -> Result<()> {
+        let online: Vec<CpuId> = self.times.online().collect();
+        let running = match &mut self.places {
+            Some(places) => places.read(memory, &online)?,
+            None => Vec::new(),
+        };
+        self.queued(memory, &running, long, now, out)?;
+        let mut locks: BTreeMap<LockAddr, (LockKind, Timestamp)> = BTreeMap::new();
+        let spins = self.spinning.values().map(|s| (s.lock, s.kind, s.since));
+        for (lock, kind, since) in spins.chain(long.iter().map(|l| (l.lock, l.kind, l.since))) {
+            let known = locks.entry(lock).or_insert((kind, since));
+            known.1 = known.1.max(since);
+        }
+        self.answers(&running, sampled, long, now, out);
+        for (lock, (kind, since)) in locks {
+            let Some((word, owner)) = self.word(memory, lock, kind)? else {
+                continue;
+            };
+            let held = owner != Owner::Nobody;
+            out.push(Event {
+                time: now,
+                body: Body::Lock(LockSample {
+                    lock,
+                    kind,
+                    owner_word: word.into(),
+                    owner,
+                }),
+            });
+            if held {
+                out.extend(self.holder(lock, kind, since, &running, sampled, long, now));
+            }
+        }
+        Ok(())
+    }
+
+    /// What CPUs that take no interrupts spin on, where no probe has told.
+    fn queued(
+        &mut self,
+        memory: &mut dyn Memory,
+        running: &[Running],
+        long: &[LongSpin],
+        now: Timestamp,
+        out: &mut Vec<Event>,
+    ) -> Result<()> {
+        for r in running {
+            let told = long.iter().any(|l| l.cpu == r.cpu);
+            let Some(since) = self.times.silent(r.cpu, now).filter(|_| !told) else {
+                continue;
+            };
+            let (Some(task), Some(count)) = (&r.task, r.preempt_count) else {
+                continue;
+            };
+            // Above the thread the stack is another one, and its thread's stack does not lead to the lock.
+            if standstill::serves_interrupt(count) {
+                continue;
+            }
+            let found = queue_search::queued_on(memory, r, self.symbols.as_deref(), self.cpus)?;
+            let Some(lock) = found else { continue };
+            self.counted |= count & SPINLOCKS > 0;
+            let who = Actor::Task(task.key);
+            out.push(Event {
+                time: now,
+                body: Body::Wait(WaitSample {
+                    waiter: who,
+                    task: Some(task.clone()),
+                    lock,
+                    kind: LockKind::Spinlock,
+                    mode: Mode::Exclusive,
+                    phase: Phase::Spinning,
+                    since: None,
+                    owner_word: 0,
+                    owner: Owner::NotRecorded,
+                    queued: Queued::Unknown,
+                    cpu: Some(r.cpu),
+                    stack: StackId(0),
+                    evidence: Evidence::CpuSample,
+                }),
+            });
+            let spinning = Spinning {
+                who,
+                lock,
+                kind: LockKind::Spinlock,
+                since,
+                seen: now,
+            };
+            self.spinning.insert(r.cpu, spinning);
+        }
+        Ok(())
+    }
+
+    /// The word of a spinning lock; of several reads one that says "held", if there is one.
+    fn word(&self, memory: &mut dyn Memory, lock: LockAddr, kind: LockKind) -> Result<Option<(u32, Owner)>> {
+        let mut last = None;
+        for _ in 0..WORD_READS {
+            let Some(word) = memory.read(&[lock.0])?.first().copied().flatten() else {
+                return Ok(None);
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "the lock word is the lower half")]
+            let word = word as u32;
+            let owner = match kind {
+                LockKind::Rwlock => spin_word::rwlock(word),
+                _ => spin_word::spinlock(word, self.cpus).owner(),
+            };
+            let held = owner != Owner::Nobody;
+            last = Some((word, owner));
+            if held {
+                break;
+            }
+        }
+        Ok(last)
+    }
+}
