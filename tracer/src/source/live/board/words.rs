@@ -9,7 +9,7 @@ use super::super::spin::LongSpin;
 use super::super::{queue_search, standstill};
 use super::{Board, SPINLOCKS, Sampled, Spinning};
 use crate::event::{Actor, Body, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, WaitSample};
-use crate::ids::{LockAddr, StackId, Timestamp};
+use crate::ids::{CpuId, LockAddr, StackId, Timestamp};
 use crate::kernel::stackscan::Memory;
 use crate::spin_word;
 
