@@ -64,7 +64,12 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<String> {
     // `panic=-1` with -no-reboot: a panic ends QEMU at once.
     let mut append = "console=ttyS0 loglevel=5 panic=-1".to_owned();
     if *isolated && *cpus > 1 {
-        append.push_str(&format!(" isolcpus=1-{} irqaffinity=0", cpus - 1));
+        // khugepaged asks every CPU for an interrupt now and then (lru_add_drain_all, TLB flushes), and with a lost CPU it would
+        // keep CPU 0, with preemption off, for ever.
+        append.push_str(&format!(
+            " isolcpus=1-{} irqaffinity=0 transparent_hugepage=never",
+            cpus - 1
+        ));
     }
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));

@@ -47,7 +47,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "before",
-        kernels: &["6.1"],
+        kernels: STOCK,
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
@@ -62,7 +62,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "after",
-        kernels: &["6.1"],
+        kernels: STOCK,
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
@@ -71,6 +71,18 @@ pub const TESTS: &[VmTest] = &[
             steps.holdup("live", &["live", "--json", "--duration", "8"]);
         },
         check: |run| dead_word(run, &ATTACHED_AFTER),
+    },
+    VmTest {
+        name: "snapshot",
+        kernels: STOCK,
+        group: "dead-lock-word",
+        expects: &[],
+        steps: |steps| {
+            steps.limit(Duration::from_secs(10));
+            steps.holdup("snapshot", &["snapshot", "--json"]);
+        },
+        // Nobody sleeps: it only has to end, with a CPU dead.
+        check: |run| run.output("snapshot")?.exited_with(0),
     },
 ];
 
