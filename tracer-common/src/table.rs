@@ -20,7 +20,7 @@ pub struct WaitBucket {
     pub tids: [u64; BUCKET_SLOTS],
 }
 
-/// A wait of one thread. Written only by that thread; freed by it.
+/// A wait of one thread: one cache line. Written only by that thread; freed by it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WaitSlot {
@@ -40,10 +40,6 @@ pub struct Wait {
     pub since: u64,
     /// Owner word at the begin.
     pub owner_word: u64,
-    /// Thread id of the owner at the begin, 0 when none or unreadable.
-    pub owner_tid: u32,
-    /// Process id of the owner at the begin.
-    pub owner_tgid: u32,
     /// See [`crate::kind::lock_kind`].
     pub kind: u8,
     /// See [`crate::kind::mode`].
@@ -62,8 +58,6 @@ impl Wait {
         lock: 0,
         since: 0,
         owner_word: 0,
-        owner_tid: 0,
-        owner_tgid: 0,
         kind: 0,
         mode: 0,
         phase: 0,
@@ -180,8 +174,8 @@ pub struct CpuFacts {
     pub preempt_count: u64,
 }
 
-const _: () = assert!(core::mem::size_of::<Wait>() == 40);
-const _: () = assert!(core::mem::size_of::<WaitSlot>() == 80);
+const _: () = assert!(core::mem::size_of::<Wait>() == 32);
+const _: () = assert!(core::mem::size_of::<WaitSlot>() == 64);
 const _: () = assert!(core::mem::size_of::<SpinSlot>() == 40);
 const _: () = assert!(core::mem::size_of::<SpinLogEntry>() == 72);
 const _: () = assert!(core::mem::size_of::<LockCell>() == 40 + 8 * BUCKETS);

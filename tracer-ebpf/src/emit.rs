@@ -6,11 +6,12 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_get_stack, bpf_ktime_get_ns};
 use aya_log_ebpf::info;
 use tracer_common::{
     counter,
-    kind::{queue, record_kind},
+    kind::{queue, record_kind, task_field},
     record::{Header, MAX_FRAMES, ReleaseRecord, WaitRecord},
     table::Wait,
 };
@@ -38,7 +39,9 @@ pub fn wait(ctx: *mut c_void, kind: u16, wait: &Wait, result: i32, stack: bool) 
         if kind == record_kind::WAIT_BEGIN && stack {
             info!(
                 &ctx,
-                "thread {} waits for {:x}, whose owner word names itself", wait.owner_tid, wait.lock
+                "thread {} waits for {:x}, whose owner word names itself",
+                bpf_get_current_pid_tgid() as u32,
+                wait.lock
             );
         }
         if stack && setting!(stacks) != 0 {
@@ -163,12 +166,11 @@ unsafe fn fill_wait(to: *mut WaitRecord, kind: u16, wait: &Wait, result: i32, si
     };
     task::identify(&mut to.waiter, current_task());
     task::identify(&mut to.owner, owner::task(wait.kind, wait.owner_word));
-    // The owner word was read at the begin. If its task has gone since, the memory may be another's by now: then only the ids
-    // read at the begin are told.
-    if kind == record_kind::WAIT_END && to.owner.tid != wait.owner_tid {
-        to.owner.tid = wait.owner_tid;
-        to.owner.tgid = wait.owner_tgid;
-        to.owner.fields = 0;
+    // The owner word was read at the begin. If its task has gone since, the memory may be another's by now: whoever was not there
+    // when the wait began is not told as the owner.
+    if kind == record_kind::WAIT_END && to.owner.task != 0 && !(to.owner.start != 0 && to.owner.start <= wait.since) {
+        (to.owner.tid, to.owner.tgid) = (0, 0);
+        to.owner.fields = task_field::UNREADABLE;
     }
     to.result = result;
     to.queue = queue::UNKNOWN;

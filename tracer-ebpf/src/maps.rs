@@ -19,9 +19,10 @@ const MMAPABLE: u32 = 1 << 10;
 #[map]
 pub static RING: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// Owners of the slots of [`WAITS`], in buckets.
+/// Owners of the slots of [`WAITS`], in buckets. Nobody maps it: the flag makes it start at a page, so that a bucket is one cache
+/// line and not parts of two.
 #[map]
-pub static WAIT_BUCKETS: Array<WaitBucket> = Array::with_max_entries(1, 0);
+pub static WAIT_BUCKETS: Array<WaitBucket> = Array::with_max_entries(1, MMAPABLE);
 
 /// Pending waits by thread.
 #[map]

@@ -17,7 +17,7 @@ use crate::{
     layout::setting,
     maps::{WAIT_BUCKETS, WAITS},
     mem::{cas, lost},
-    owner, spin, task,
+    owner, spin,
 };
 
 /// What a probe knows when a wait begins.
@@ -93,6 +93,12 @@ fn claim(tid: u64) -> Option<Place> {
     None
 }
 
+/// Whether the owner word of a wait of the current thread names that thread.
+#[inline(always)]
+fn owns(wait: &Wait) -> bool {
+    owner::task(wait.kind, wait.owner_word) == current_task()
+}
+
 /// A thread starts to wait, or the phase of its wait changes.
 ///
 /// The tracepoint fires again whenever a mutex waiter goes from sleeping to spinning and back (KERNEL: kernel/locking/mutex.c,
@@ -119,14 +125,9 @@ pub fn begin(ctx: *mut c_void, begin: &Begin) {
     } else if slot.wait.lock != 0 {
         nest(slot);
     }
-    let owner_word = owner::word(begin.kind, begin.lock);
-    let owner = owner::task(begin.kind, owner_word);
-    let (owner_tid, owner_tgid) = task::ids(owner);
     // The lock is written last: until then a reader of the table sees no wait.
     slot.wait.since = unsafe { bpf_ktime_get_ns() };
-    slot.wait.owner_word = owner_word;
-    slot.wait.owner_tid = owner_tid;
-    slot.wait.owner_tgid = owner_tgid;
+    slot.wait.owner_word = owner::word(begin.kind, begin.lock);
     slot.wait.kind = begin.kind;
     slot.wait.mode = begin.mode;
     slot.wait.phase = begin.phase;
@@ -135,7 +136,7 @@ pub fn begin(ctx: *mut c_void, begin: &Begin) {
     // SAFETY: volatile only orders the store after the ones above.
     unsafe { core::ptr::write_volatile(&raw mut slot.wait.lock, begin.lock) };
     // A thread that waits for a lock which names it as its owner is worth an event at once.
-    let own = u64::from(owner_tid) == tid;
+    let own = owns(&slot.wait);
     if own || setting!(emit_all) != 0 {
         emit::wait(ctx, record_kind::WAIT_BEGIN, &slot.wait, 0, own);
     }
@@ -200,8 +201,7 @@ pub fn end(ctx: *mut c_void, lock: Option<u64>, result: i32) {
     spin::count(slot.wait.lock, slot.wait.kind, slot.wait.mode, waited);
     let long = waited >= setting!(min_wait_ns);
     // A begin that was sent at once needs its end, however short the wait.
-    let told = u64::from(slot.wait.owner_tid) == tid;
-    if long || told || setting!(emit_all) != 0 {
+    if long || owns(&slot.wait) || setting!(emit_all) != 0 {
         emit::wait(ctx, record_kind::WAIT_END, &slot.wait, result, long);
     }
     slot.wait = slot.outer;
