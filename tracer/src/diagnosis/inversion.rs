@@ -1,48 +1,173 @@
 //! Rule `order-inversion`: two locks that different tasks were seen to take in both orders. Nothing hangs; it might.
+//!
+//! Many objects of one kind have locks of one class, which the same code takes: their inversions are one finding. The class of a lock
+//! is its name where it has one that others share (`inode.i_rwsem`), else the place where it was wanted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::finding::{Certainty, Finding, Kind, Name, Party, Severity, Source};
 use super::{Draft, Rule, View, phrase};
 use crate::event::{Context, LockKind, TaskState};
-use crate::ids::{CgroupId, LockAddr};
+use crate::ids::{CgroupId, LockAddr, Timestamp};
 use crate::model::{LockIx, Model, OrderSeen};
 use crate::view::units;
+
+/// Other pairs of locks that a finding names.
+const MOST_PAIRS: usize = 3;
 
 /// Finds potential AB-BA deadlocks.
 pub struct Inversion;
 
+/// What a lock has in common with the other locks of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// Its name.
+    Name(Arc<str>),
+    /// Where it was wanted while the other one was held.
+    Site(String),
+    /// Nothing is known of it.
+    Lock(LockAddr),
+}
+
+/// Two orders of two locks, or of locks of two classes.
+#[derive(Clone, Copy, Debug)]
+struct Inverted<'m> {
+    /// Held and wanted, and by whom.
+    there: ((LockAddr, LockAddr), &'m OrderSeen),
+    /// The other order; the same locks reversed unless only their classes are the same.
+    back: ((LockAddr, LockAddr), &'m OrderSeen),
+}
+
+impl Inverted<'_> {
+    /// Both orders have been seen from then on.
+    fn since(&self) -> Timestamp {
+        self.there.1.time.max(self.back.1.time)
+    }
+
+    fn of_same_locks(&self) -> bool {
+        let ((a, b), (c, d)) = (self.there.0, self.back.0);
+        (a, b) == (d, c)
+    }
+}
+
 impl Rule for Inversion {
     fn find(&self, view: &View<'_>, out: &mut Vec<Finding>) {
-        let orders = view.model.orders();
-        for (&(a, b), there) in orders.iter().filter(|((a, b), _)| a < b) {
-            let back = orders.seen(b, a);
-            // The same task alone cannot deadlock with itself.
-            let pair = there
-                .iter()
-                .flat_map(|t| back.iter().map(move |k| (t, k)))
-                .find(|(t, k)| t.task.key != k.task.key);
-            if let Some((there, back)) = pair {
-                out.extend(finding(view, [a, b], [there, back]));
+        let mut groups: BTreeMap<[Class; 2], Vec<Inverted<'_>>> = BTreeMap::new();
+        for inverted in of_same_locks(view.model) {
+            groups.entry(classes(view.model, &inverted)).or_default().push(inverted);
+        }
+        for (classes, inverted) in of_same_classes(view.model) {
+            groups.entry(classes).or_insert_with(|| vec![inverted]);
+        }
+        for mut inverted in groups.into_values() {
+            // The oldest one stands for all, so that a new one does not make another finding of it.
+            inverted.sort_by_key(|i| (i.since(), i.there.0));
+            if let Some((first, others)) = inverted.split_first() {
+                out.extend(finding(view, first, others));
             }
         }
     }
 }
 
-fn finding(view: &View<'_>, locks: [LockAddr; 2], seen: [&OrderSeen; 2]) -> Option<Finding> {
+/// Two sightings by different tasks: the same task alone cannot deadlock with itself.
+fn by_two<'m>(there: &'m [OrderSeen], back: &'m [OrderSeen]) -> Option<(&'m OrderSeen, &'m OrderSeen)> {
+    there
+        .iter()
+        .flat_map(|t| back.iter().map(move |b| (t, b)))
+        .find(|(t, b)| t.task.key != b.task.key)
+}
+
+fn of_same_locks(model: &Model) -> impl Iterator<Item = Inverted<'_>> {
+    let orders = model.orders();
+    orders
+        .iter()
+        .filter(|((a, b), _)| a < b)
+        .filter_map(|(&(a, b), there)| {
+            let (t, k) = by_two(there, orders.seen(b, a))?;
+            Some(Inverted {
+                there: ((a, b), t),
+                back: ((b, a), k),
+            })
+        })
+}
+
+/// Both orders of two classes, each seen on other locks. Of locks of one class nothing follows: a parent is taken before its child.
+fn of_same_classes(model: &Model) -> Vec<([Class; 2], Inverted<'_>)> {
+    type Sightings<'m> = Vec<((LockAddr, LockAddr), &'m [OrderSeen])>;
+    let mut by_class: BTreeMap<(&Arc<str>, &Arc<str>), Sightings<'_>> = BTreeMap::new();
+    for (&(held, wanted), seen) in model.orders().iter() {
+        if let (Some(x), Some(y)) = (shared_name(model, held), shared_name(model, wanted))
+            && x != y
+        {
+            by_class.entry((x, y)).or_default().push(((held, wanted), seen));
+        }
+    }
+    for sightings in by_class.values_mut() {
+        sightings.sort_by_key(|(locks, seen)| (seen.first().map(|s| s.time), *locks));
+    }
+    let mut found = Vec::new();
+    for (&(x, y), there) in by_class.iter().filter(|((x, y), _)| x < y) {
+        let Some(back) = by_class.get(&(y, x)) else { continue };
+        let mut pairs = there.iter().flat_map(|t| back.iter().map(move |b| (t, b)));
+        let by_two = pairs.find_map(|(t, b)| by_two(t.1, b.1).map(|(there, back)| ((t.0, there), (b.0, back))));
+        if let Some((there, back)) = by_two {
+            let classes = [Class::Name(Arc::clone(x)), Class::Name(Arc::clone(y))];
+            found.push((classes, Inverted { there, back }));
+        }
+    }
+    found
+}
+
+/// The name of a lock, if it tells what the lock is for: memory without a type of its own does not.
+fn shared_name(model: &Model, lock: LockAddr) -> Option<&Arc<str>> {
+    let name = &model.names().lock_name(lock)?.name;
+    (!name.starts_with("kmalloc-")).then_some(name)
+}
+
+/// The classes of both locks, in one order whichever way round they were taken.
+fn classes(model: &Model, inverted: &Inverted<'_>) -> [Class; 2] {
+    let mut classes = [inverted.there, inverted.back].map(|((_, wanted), seen)| {
+        let site = || model.names().site(seen.stack).map(Class::Site);
+        shared_name(model, wanted)
+            .map(|name| Class::Name(Arc::clone(name)))
+            .or_else(site)
+            .unwrap_or(Class::Lock(wanted))
+    });
+    classes.sort();
+    classes
+}
+
+fn finding(view: &View<'_>, first: &Inverted<'_>, others: &[Inverted<'_>]) -> Option<Finding> {
     let model = view.model;
-    let known: Vec<LockIx> = locks.iter().filter_map(|&l| model.locks().find(l)).collect();
-    let &[first, second] = known.as_slice() else {
-        return None;
-    };
+    let orders = [first.there, first.back];
+    let mut known: Vec<LockIx> = Vec::new();
+    for lock in orders.iter().flat_map(|((held, wanted), _)| [held, wanted]) {
+        let ix = model.locks().find(*lock)?;
+        if !known.contains(&ix) {
+            known.push(ix);
+        }
+    }
     let mut draft = Draft::new(view, Kind::OrderInversion, &[], &known);
     draft.certainty(Certainty::Possible, Severity::Info);
-    let [there, back] = seen;
-    draft.since(there.time.max(back.time), true);
-    draft.parties(seen.iter().map(|s| party(model, s)).collect());
-    let (a, b) = (phrase::lock_ref(model, first), phrase::lock_ref(model, second));
-    draft.title(format!(
-        "{a} and {b} were taken in both orders: two tasks that do so at the same time would deadlock"
-    ));
-    for (seen, held, wanted) in [(there, &a, &b), (back, &b, &a)] {
+    draft.since(first.since(), true);
+    draft.parties(orders.iter().map(|(_, seen)| party(model, seen)).collect());
+    let named = |lock: LockAddr| model.locks().find(lock).map(|ix| phrase::lock_ref(model, ix));
+    let (a, b) = (named(first.there.0.0)?, named(first.there.0.1)?);
+    let also = match others.len() {
+        0 => String::new(),
+        1 => ", and so was another pair of such locks".to_owned(),
+        n => format!(", and so were {n} other pairs of such locks"),
+    };
+    draft.title(if first.of_same_locks() {
+        format!("{a} and {b} were taken in both orders{also}: two tasks that do so at the same time would deadlock")
+    } else {
+        format!(
+            "locks like {a} and {b} were taken in both orders: two tasks that do so with the same two would deadlock"
+        )
+    });
+    for ((held, wanted), seen) in orders {
+        let (held, wanted) = (named(held)?, named(wanted)?);
         let site = model
             .names()
             .site(seen.stack)
@@ -55,7 +180,16 @@ fn finding(view: &View<'_>, locks: [LockAddr; 2], seen: [&OrderSeen; 2]) -> Opti
         );
         draft.evidence(Source::OwnerWord, text);
     }
-    if [first, second]
+    if !others.is_empty() {
+        draft.evidence(Source::OwnerWord, pairs(others));
+    }
+    if !first.of_same_locks() {
+        draft.evidence(
+            Source::Missing,
+            "each order was seen on other locks of the two classes, neither on the same two".to_owned(),
+        );
+    }
+    if known
         .iter()
         .any(|&l| model.locks().get(l).is_some_and(|l| l.kind == LockKind::WwMutex))
     {
@@ -70,6 +204,19 @@ fn finding(view: &View<'_>, locks: [LockAddr; 2], seen: [&OrderSeen; 2]) -> Opti
     );
     draft.next("Compare the two call sites: choose one order for both, or show that they exclude each other.");
     Some(draft.finish())
+}
+
+/// Which other pairs there are.
+fn pairs(others: &[Inverted<'_>]) -> String {
+    let mut shown: Vec<String> = others
+        .iter()
+        .take(MOST_PAIRS)
+        .map(|inverted| format!("{} and {}", inverted.there.0.0, inverted.there.0.1))
+        .collect();
+    if others.len() > MOST_PAIRS {
+        shown.push(format!("{} more", others.len() - MOST_PAIRS));
+    }
+    format!("the same was seen of {}", shown.join(", "))
 }
 
 fn party(model: &Model, seen: &OrderSeen) -> Party {
