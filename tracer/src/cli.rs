@@ -116,13 +116,13 @@ pub struct CaptureArgs {
     #[arg(long, value_enum, default_value_t = ProbeChoice::Auto)]
     pub probes: ProbeChoice,
     /// Waits at least this long become events when they end.
-    #[arg(long, value_parser = parse_duration, default_value = "10ms")]
+    #[arg(long, value_parser = parse_duration, default_value = "10ms", default_value_if("armed", "true", "100ms"))]
     pub min_wait: Duration,
     /// Waits at least this old are re-read from their locks.
-    #[arg(long, value_parser = parse_duration, default_value = "100ms")]
+    #[arg(long, value_parser = parse_duration, default_value = "100ms", default_value_if("armed", "true", "500ms"))]
     pub pending_after: Duration,
     /// Time between re-reads.
-    #[arg(long, value_parser = parse_interval, default_value = "250ms")]
+    #[arg(long, value_parser = parse_interval, default_value = "250ms", default_value_if("armed", "true", "500ms"))]
     pub interval: Duration,
     /// Every begin and end of a wait becomes an event, however short.
     #[arg(long)]
@@ -181,6 +181,7 @@ impl CaptureArgs {
             baseline: self.baseline,
             ring_bytes: self.ring_bytes,
             cpus: self.cpus,
+            armed: false,
             bpf_log: self.bpf_log as u8,
         }
     }
@@ -267,6 +268,37 @@ mod tests {
             assert!(parse_duration(text).is_err(), "{text}");
         }
         assert!(parse_interval("1ms").is_err());
+    }
+
+    #[test]
+    fn an_armed_recording_looks_less_often_and_is_bounded_unless_told_otherwise() {
+        let record = |arguments: &[&str]| {
+            let all = ["holdup", "record", "-o", "f"].iter().chain(arguments);
+            match Cli::try_parse_from(all).map(|cli| cli.verb) {
+                Ok(Some(Verb::Record(args))) => {
+                    let capture = &args.live.capture;
+                    let ms = [capture.min_wait, capture.pending_after, capture.interval].map(|d| d.as_millis());
+                    Some((args.max_size, args.keep, ms))
+                }
+                _ => None,
+            }
+        };
+        assert_eq!(record(&[]), Some((None, 4, [10, 100, 250])));
+        assert_eq!(record(&["--armed"]), Some((Some(64 << 20), 4, [100, 500, 500])));
+        let told = [
+            "--armed",
+            "--max-size",
+            "1M",
+            "--keep",
+            "2",
+            "--min-wait",
+            "1ms",
+            "--interval",
+            "1s",
+        ];
+        assert_eq!(record(&told), Some((Some(1 << 20), 2, [1, 500, 1000])));
+        assert_eq!(record(&["--armed", "--keep", "9"]).map(|r| r.1), Some(9));
+        assert_eq!(record(&["--keep", "9"]), None, "of what?");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::kernel::facts::KernelFacts;
 use crate::model::Settings;
 use crate::pipeline::Pipeline;
 use crate::report::SourceFacts;
-use crate::source::live::Live;
+use crate::source::live::{Live, Options};
 use crate::tui;
 use crate::verbs::record::{Prepared, RecordArgs, Recording};
 use crate::view::{json, loss, text, tuple};
@@ -40,7 +40,11 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
     let facts = KernelFacts::of_this_machine()?;
     let mut signals = Signals::new()?;
     let interactive = record.is_none() && tui::has_terminal() && !args.wants_lines();
-    let mut live = Live::start(&args.capture.options(), &facts)?;
+    let options = Options {
+        armed: record.is_some_and(|record| record.armed),
+        ..args.capture.options()
+    };
+    let mut live = Live::start(&options, &facts)?;
     // On the terminal of the view these lines would run through the picture, which shows the same.
     if !(interactive && io::stderr().is_terminal()) {
         announce(&live);

@@ -9,7 +9,7 @@ use aya::programs::{BtfTracePoint, Iter, KProbe};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use super::leave::Links;
+use super::leave::{Asks, Attachment, Links};
 
 /// Which probes to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -280,7 +280,9 @@ pub fn attach(
                         });
                     }
                     for target in found {
-                        let error = kprobe(ebpf, probe.program, &target).err().map(|e| format!("{e:#}"));
+                        let error = kprobe(ebpf, probe.program, &target, links)
+                            .err()
+                            .map(|e| format!("{e:#}"));
                         report.push(Attached {
                             program: probe.program,
                             target,
@@ -326,17 +328,22 @@ fn tracepoint(ebpf: &mut Ebpf, program: &str, name: &str, btf: &Btf, links: &mut
     let of: &mut BtfTracePoint = ebpf.program_mut(program).context("not in the BPF object")?.try_into()?;
     of.load(name, btf).context("loading")?;
     let link = of.attach().context("attaching")?;
-    links.keep(program, of.take_link(link).context("attaching")?.into());
-    Ok(())
+    let link = of.take_link(link).context("attaching")?.into();
+    links.keep(program, Attachment::Tracepoint(link), Asks::EveryCpu)
 }
 
-fn kprobe(ebpf: &mut Ebpf, program: &str, function: &str) -> Result<()> {
-    let program: &mut KProbe = ebpf.program_mut(program).context("not in the BPF object")?.try_into()?;
-    if program.fd().is_err() {
-        program.load().context("loading")?;
+fn kprobe(ebpf: &mut Ebpf, program: &str, function: &str, links: &mut Links) -> Result<()> {
+    let of: &mut KProbe = ebpf.program_mut(program).context("not in the BPF object")?.try_into()?;
+    if of.fd().is_err() {
+        of.load().context("loading")?;
     }
-    program.attach(function, 0).context("attaching")?;
-    Ok(())
+    let link = of.attach(function, 0).context("attaching")?;
+    let link = of.take_link(link).context("attaching")?;
+    links.keep(
+        &format!("{program}-{function}"),
+        Attachment::Kprobe(link),
+        Asks::GracePeriod,
+    )
 }
 
 /// Loads the iterator program `name` over threads; it is run by [`run_iterator`].

@@ -105,6 +105,14 @@ impl CpuTimes {
         }
     }
 
+    /// Whether a CPU took no timer interrupt in the newest interval, however short that was.
+    #[must_use]
+    pub fn stood_still(&self, cpu: CpuId) -> bool {
+        self.cpus
+            .get(&cpu)
+            .is_some_and(|state| matches!(state.pulse, Pulse::Silent(_)))
+    }
+
     /// Whether a CPU did nothing but kernel work, or nothing at all, in the newest interval, however short that was.
     #[must_use]
     pub fn looks_stuck(&self, cpu: CpuId) -> bool {
@@ -199,7 +207,9 @@ mod tests {
         times.update("cpu0 1 0 1 1 0\n", ms(0));
         times.update("cpu0 1 0 1 1 0\n", ms(50));
         assert!(!times.looks_stuck(CpuId(0)), "50 ms say nothing");
+        assert!(!times.stood_still(CpuId(0)));
         times.update("cpu0 1 0 1 1 0\n", ms(250));
+        assert!(times.stood_still(CpuId(0)));
         assert!(times.looks_stuck(CpuId(0)) && !times.ticks_since(CpuId(0), ms(0)));
     }
 

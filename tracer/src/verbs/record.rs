@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use clap::Args;
+use anyhow::{Context, Result, ensure};
+use clap::{ArgGroup, Args};
+use rustix::mm::{MlockAllFlags, mlockall};
 
 use crate::capture::{Disk, Meta, Output, Totals, Writer};
 use crate::cli::LiveArgs;
@@ -17,18 +18,27 @@ use crate::kernel::sysroot::Sysroot;
 use crate::model::Model;
 use crate::report::SourceFacts;
 
+/// Size of a file of an armed recording, where not told otherwise: with the four before it a few hundred megabytes.
+const ARMED_SIZE: &str = "64M";
+
 /// Arguments of `record`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("rotation").args(["max_size", "armed"]).multiple(true)))]
 pub struct RecordArgs {
     /// The capture; `-` for standard output, which then shows nothing else.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+    /// A flight recorder that runs for weeks and is ready for CPUs that hang: every probe and CPU timer that such a machine would
+    /// refuse is there from the start and stays when holdup is killed, memory is locked, and disk use is bounded (--max-size 64M
+    /// --keep 4). The defaults are then --min-wait 100ms --pending-after 500ms --interval 500ms.
+    #[arg(long)]
+    pub armed: bool,
     /// Go on in a new file when this one has reached this size (`500k`, `100M`, `2G`); FILE is always the newest, FILE.1 the
     /// one before.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value_if("armed", "true", ARMED_SIZE))]
     pub max_size: Option<u64>,
     /// Older files that are kept when there is a size; the oldest goes first.
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "max_size")]
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "rotation")]
     pub keep: u32,
     /// Replace files that are there already.
     #[arg(long)]
@@ -78,6 +88,13 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// When it cannot be created, or is there already.
     pub fn new(args: &'a RecordArgs) -> Result<Self> {
+        if args.armed {
+            ensure!(
+                !args.to_stdout(),
+                "an armed recording is bounded by going on in new files, which standard output is not: name a file with -o"
+            );
+            lock_memory();
+        }
         Ok(Self {
             args,
             disk: Disk::create(&args.output())?,
@@ -185,6 +202,13 @@ impl Recording {
             eprintln!("holdup: {lost} events are not in the capture: the disk could not keep up");
         }
         Ok(())
+    }
+}
+
+/// A page of ours that had to be read from a disk that hangs would hang us, too.
+pub(crate) fn lock_memory() {
+    if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
+        eprintln!("holdup: memory is not locked ({error}): if the disk hangs, this may, too");
     }
 }
 

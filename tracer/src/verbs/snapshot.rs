@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::Btf;
 use clap::Args;
-use rustix::mm::{MlockAllFlags, mlockall};
 use tracer_common::config::Settings;
 
 use crate::bpf::load::{self, Sizes};
@@ -24,6 +23,7 @@ use crate::report::{Report, SourceFacts};
 use crate::session::{Outcome, STDOUT, outcome_of};
 use crate::source::live::names::Names;
 use crate::source::snapshot::{RoundCost, Walker};
+use crate::verbs::record::lock_memory;
 use crate::view::{json, text, tree};
 use crate::wire::Decoder;
 
@@ -52,10 +52,7 @@ pub struct SnapshotArgs {
 /// # Errors
 /// When the kernel refuses the programs, stops answering, or stdout cannot be written.
 pub fn run(args: &SnapshotArgs) -> Result<Outcome> {
-    // A page of ours that had to be read from a disk that hangs would hang us, too.
-    if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE) {
-        eprintln!("holdup: memory is not locked ({error}): if the disk hangs, this may, too");
-    }
+    lock_memory();
     let facts = KernelFacts::of_this_machine()?;
     let (report, costs) = take(args, &facts)?;
     for cost in &costs {

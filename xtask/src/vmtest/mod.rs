@@ -33,6 +33,7 @@
 //!
 //! Console, outputs and returned files stay below `target/vm/KERNEL-GROUP/` until the next run.
 
+pub mod armed;
 pub mod base;
 pub mod contention;
 pub mod live;
@@ -72,6 +73,7 @@ pub const EVERY_KERNEL: &[&str] = &["6.1", "6.12", "6.12-rt"];
 
 /// The tables of all tests.
 pub const TABLES: &[&[VmTest]] = &[
+    armed::TESTS,
     base::TESTS,
     contention::TESTS,
     live::TESTS,

@@ -27,12 +27,12 @@ use self::rounds::Rounds;
 use self::scans::Scans;
 use self::spin::Spins;
 use crate::bpf::attach::{self, Attached, ProbeChoice};
-use crate::bpf::leave::Links;
+use crate::bpf::leave::{self, Asks, Links};
 use crate::bpf::load::{self, Sizes};
 use crate::bpf::stats::{LossCounters, Losses, program_cost};
 use crate::bpf::watch;
 use crate::event::{Body, Event, LossCause, LossReport};
-use crate::ids::{Nanos, Timestamp};
+use crate::ids::{CpuId, Nanos, Timestamp};
 use crate::kernel::{clock, facts::KernelFacts};
 use crate::report::ProgramCost;
 use crate::wire::Decoder;
@@ -63,6 +63,8 @@ pub struct Options {
     pub ring_bytes: Option<u32>,
     /// Sample what every CPU does all the time, not only while one looks stuck.
     pub cpus: bool,
+    /// Everything that a machine with a stuck CPU refuses is there from the start, and nothing is taken off by a crash.
+    pub armed: bool,
     /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
     pub bpf_log: u8,
 }
@@ -80,6 +82,7 @@ impl Default for Options {
             baseline: false,
             ring_bytes: None,
             cpus: false,
+            armed: false,
             bpf_log: 0,
         }
     }
@@ -137,7 +140,12 @@ impl Live {
         let scans = Scans::new(&mut ebpf, &btf, facts)?;
         let spins = Spins::new(&mut ebpf, &sizes, options.pending_after.into())?;
         let cells = Cells::new(&mut ebpf, &sizes)?;
-        let mut board = Board::new(&mut ebpf, &sizes, facts, options.cpus)?;
+        let mut links = if options.armed {
+            Links::surviving()?
+        } else {
+            Links::default()
+        };
+        let mut board = Board::new(&mut ebpf, &sizes, facts, options.cpus, &links)?;
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
@@ -147,22 +155,32 @@ impl Live {
         });
         // Attaching to a tracepoint that was in use before waits for a grace period (KERNEL: tracepoint_add_func,
         // kernel/tracepoint.c), and kprobes wait for every CPU: that may be for ever. The sampler and the iterators need neither.
-        let mut links = Links::default();
         let dead = (options.probes == ProbeChoice::Auto)
             .then(|| board.stands_still(&mut ebpf))
             .flatten();
+        if options.probes == ProbeChoice::Auto {
+            clear_up(dead);
+        }
         let attached = match dead {
             Some(cpu) => attach::not_attached(
                 wanted,
                 &format!("CPU {cpu} stands still, and attaching could wait for it for ever"),
             ),
-            None => attach::attach(&mut ebpf, &btf, &facts.files, wanted, &mut links)?,
+            None => {
+                let mut attached = attach::attach(&mut ebpf, &btf, &facts.files, wanted, &mut links)?;
+                if options.armed {
+                    attached.extend(board.stand_by(&mut ebpf, &mut links));
+                }
+                attached
+            }
         };
+        // The sampler goes on and off, and costs wherever it is on.
         let mut programs: Vec<&'static str> = attached
             .iter()
             .filter(|a| a.error.is_none())
             .map(|a| a.program)
             .collect();
+        programs.push(sampler::PROGRAM);
         programs.dedup();
         let mut ticker = tokio::time::interval(options.interval);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -272,23 +290,49 @@ impl Live {
     }
 }
 
-/// Nothing is taken off while a CPU takes no interrupts: that would wait for it for ever.
+/// Nothing is taken off that a CPU must answer for which takes no interrupts, and no kprobe while one stands still: that would
+/// wait for ever.
 impl Drop for Live {
     fn drop(&mut self) {
-        let Some(cpu) = self.board.silent(clock::monotonic()) else {
-            return;
+        let silent = self.board.silent();
+        let still = if silent.is_empty() && self.links.ask_for_grace() {
+            self.board.stands_still(&mut self.ebpf)
+        } else {
+            None
         };
-        self.board.leave(&mut self.ebpf, &mut self.links);
-        match self.links.leave() {
+        self.board.leave(&mut self.links);
+        let stays = |asks| match asks {
+            Asks::EveryCpu => !silent.is_empty(),
+            Asks::GracePeriod => !silent.is_empty() || still.is_some(),
+            Asks::Cpu(cpu) => silent.contains(&cpu),
+        };
+        let why = match (silent.first(), still) {
+            (Some(cpu), _) => format!("CPU {cpu} takes no interrupts, so no probe can be taken off"),
+            (None, Some(cpu)) => format!("CPU {cpu} stands still, so no kprobe can be taken off"),
+            (None, None) => "probes cannot be taken off".to_owned(),
+        };
+        match self.links.end(stays) {
             Ok(None) => {}
-            Ok(Some(path)) => eprintln!(
-                "holdup: CPU {cpu} takes no interrupts, so no probe can be taken off: they stay in {}; remove that directory to take \
-                 them off once the CPU answers",
+            Ok(Some((path, count))) => eprintln!(
+                "holdup: {why}: {count} stay in {}; the next run takes them off if every CPU answers by then, and so does removing \
+                 that directory",
                 path.display()
             ),
-            Err(error) => {
-                eprintln!("holdup: CPU {cpu} takes no interrupts, and the probes cannot be left behind: {error:#}")
-            }
+            Err(error) => eprintln!("holdup: {why}, nor be left behind: {error:#}"),
+        }
+    }
+}
+
+/// Takes off what earlier runs have left, if nothing speaks against it, and says so.
+fn clear_up(dead: Option<CpuId>) {
+    for remains in leave::remains() {
+        let path = remains.path.display().to_string();
+        match dead {
+            Some(cpu) => eprintln!("holdup: probes of an earlier run stay in {path}, as CPU {cpu} stands still"),
+            None => match remains.take_off() {
+                Ok(count) => eprintln!("holdup: took off {count} probes that an earlier run had left in {path}"),
+                Err(error) => eprintln!("holdup: probes of an earlier run are still attached: {error:#}"),
+            },
         }
     }
 }

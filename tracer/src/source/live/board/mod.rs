@@ -9,7 +9,7 @@ mod holder;
 mod spins;
 mod words;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -22,6 +22,7 @@ use super::sampler::Sampler;
 use super::scans::Scans;
 use super::spin::LongSpin;
 use super::standstill::{self, Spin};
+use crate::bpf::attach::Attached;
 use crate::bpf::leave::Links;
 use crate::bpf::load::Sizes;
 use crate::event::{Actor, Event, LockKind};
@@ -95,12 +96,12 @@ impl Board {
     ///
     /// # Errors
     /// When the sampler is refused.
-    pub fn new(ebpf: &mut Ebpf, sizes: &Sizes, facts: &KernelFacts, always: bool) -> Result<Self> {
+    pub fn new(ebpf: &mut Ebpf, sizes: &Sizes, facts: &KernelFacts, always: bool, links: &Links) -> Result<Self> {
         let root = Sysroot::host();
         let mut times = CpuTimes::default();
         times.read(&root, clock::monotonic());
         Ok(Self {
-            sampler: Sampler::new(ebpf, sizes)?,
+            sampler: Sampler::new(ebpf, sizes, links.home())?,
             times,
             root,
             symbols: facts.files.symbols().cloned(),
@@ -146,10 +147,28 @@ impl Board {
         }
     }
 
-    /// A CPU that takes no timer interrupt: whatever asks it for something waits for ever.
-    #[must_use]
-    pub fn silent(&self, now: Timestamp) -> Option<CpuId> {
-        self.times.online().find(|&cpu| self.times.silent(cpu, now).is_some())
+    /// CPUs that take no timer interrupt: whatever asks one for something waits for ever. Looks again until it is sure, which takes
+    /// no longer than [`PATIENCE`].
+    pub fn silent(&mut self) -> BTreeSet<CpuId> {
+        let begin = clock::monotonic();
+        loop {
+            std::thread::sleep(SHORTEST.into());
+            let now = clock::monotonic();
+            self.times.read(&self.root, now);
+            let stopped: BTreeSet<CpuId> = self.times.online().filter(|&cpu| self.times.stood_still(cpu)).collect();
+            let sure = stopped.iter().any(|&cpu| self.times.silent(cpu, now).is_some());
+            if sure || stopped.is_empty() {
+                return stopped;
+            }
+            if now.since(begin) >= PATIENCE {
+                return BTreeSet::new();
+            }
+        }
+    }
+
+    /// Samples every CPU rarely, from now on for good. Every CPU must be ticking.
+    pub fn stand_by(&mut self, ebpf: &mut Ebpf, links: &mut Links) -> Vec<Attached> {
+        self.sampler.stand_by(ebpf, self.times.online(), links)
     }
 
     /// One round. `long`: what CPUs have been spinning on for long, by their own probes.
@@ -191,21 +210,15 @@ impl Board {
         if !suspicious && !self.always && self.sampler.is_on() {
             self.calm += 1;
             if self.calm >= CALM_ROUNDS {
-                self.stop(ebpf);
+                self.sampler.stop(clock::monotonic());
             }
         }
         Ok(())
     }
 
-    /// Gives up the timers of CPUs that do not tick, so that nobody waits for those CPUs.
-    pub fn leave(&mut self, ebpf: &mut Ebpf, links: &mut Links) {
-        self.stop(ebpf);
-        self.sampler.leave(ebpf, links);
-    }
-
-    /// Switches the sampler off.
-    fn stop(&mut self, ebpf: &mut Ebpf) {
-        self.sampler.stop(ebpf, clock::monotonic());
+    /// Hands over the timers, so that who takes them off can leave those of CPUs that do not tick.
+    pub fn leave(&mut self, links: &mut Links) {
+        self.sampler.leave(links);
     }
 
     /// The samples that are news.
