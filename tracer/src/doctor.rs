@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::bpf::attach::{FunctionNames, PROBES, Probe, ProbeChoice, Role, Via, selected};
 use crate::cli::DoctorArgs;
 use crate::kernel::facts::KernelFiles;
-use crate::kernel::preflight::{Preflight, Verdict};
+use crate::kernel::preflight::Preflight;
 use crate::kernel::sysroot::Sysroot;
 use crate::session::Outcome;
 
@@ -48,7 +48,7 @@ enum Used {
 /// Prints the report.
 ///
 /// # Errors
-/// When stdout cannot be written.
+/// When holdup cannot work here, or stdout cannot be written.
 pub fn run(args: &DoctorArgs) -> Result<Outcome> {
     let report = examine(&KernelFiles::read(Sysroot::host()));
     let mut out = io::stdout().lock();
@@ -60,11 +60,8 @@ pub fn run(args: &DoctorArgs) -> Result<Outcome> {
         write!(out, "{report}")
     };
     written.and_then(|()| out.flush()).context("writing to stdout")?;
-    Ok(if report.checks.verdict() == Verdict::Fatal {
-        Outcome::Warning
-    } else {
-        Outcome::Nothing
-    })
+    report.checks.pass()?;
+    Ok(Outcome::Nothing)
 }
 
 fn examine(files: &KernelFiles) -> Report {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 
@@ -55,28 +56,46 @@ fn wrong_usage_is_2_and_names_the_value() {
     }
 }
 
+/// Runs holdup as somebody without privileges.
+fn as_nobody(arguments: &[&str]) -> Output {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return holdup(arguments);
+    }
+    // A copy, for the build directory may be closed to others.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("holdup");
+    std::fs::copy(env!("CARGO_BIN_EXE_holdup"), &copy).unwrap();
+    Command::new(&copy)
+        .args(arguments)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn without_privileges_it_is_one_paragraph_and_1() {
-    const NOBODY: u32 = 65534;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdup"));
-    command.args(["live", "--duration", "1"]);
-    if rustix::process::geteuid().is_root() {
-        // A copy, for the build directory may be closed to others.
-        let copy = std::env::temp_dir().join(format!("holdup-cli-test-{}", std::process::id()));
-        std::fs::copy(env!("CARGO_BIN_EXE_holdup"), &copy).unwrap();
-        command = Command::new(&copy);
-        command.args(["live", "--duration", "1"]).uid(NOBODY).gid(NOBODY);
-    }
-    let output = command.output().unwrap();
+    let output = as_nobody(&["live", "--duration", "1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     let stderr = text(&output.stderr);
     assert!(stderr.starts_with("holdup: cannot work here: "), "{stderr}");
     assert!(stderr.contains("CAP_BPF"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    if rustix::process::geteuid().is_root() {
-        std::fs::remove_file(command.get_program()).unwrap();
+}
+
+#[test]
+fn doctor_tells_everything_before_it_says_1() {
+    let output = as_nobody(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    for part in ["Checks\n", "privileges", "\nProbes\n", "tp_contention_begin"] {
+        assert!(text(&output.stdout).contains(part), "{part:?}");
     }
+    let stderr = text(&output.stderr);
+    assert!(stderr.starts_with("holdup: cannot work here: "), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 #[test]
