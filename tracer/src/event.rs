@@ -447,8 +447,11 @@ pub struct LockName {
     pub lock: LockAddr,
     /// E.g. `rtnl_mutex`, `inode.i_rwsem`.
     pub name: Arc<str>,
-    /// How it is known, e.g. `symbol`, `slab object`.
+    /// How it is known, e.g. `kernel symbol`, `object of the slab cache ext4_inode_cache`.
     pub source: Arc<str>,
+    /// What it has in common with others of its kind, e.g. `inode.i_rwsem`; `None` in captures of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Arc<str>>,
 }
 
 /// A lock or completion was initialised again while in use.

@@ -48,7 +48,7 @@ pub use sink::{Memory, Sink, SinkError};
 pub use writer::{FLUSH_AFTER, Totals, WriteError, Writer};
 
 /// Format version that is written. Every version from 1 on can be read.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 #[cfg(test)]
 mod tests;

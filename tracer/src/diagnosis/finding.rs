@@ -191,6 +191,8 @@ pub struct LockRef {
     pub name: Option<Arc<str>>,
     /// How the name is known.
     pub name_source: Option<Arc<str>>,
+    /// What it has in common with others of its kind: the same variable, the same member of a struct, or the same call site.
+    pub class: Option<Arc<str>>,
     /// Tasks that wait for it directly.
     pub waiters: usize,
 }

@@ -53,6 +53,7 @@ pub fn lock_ref(model: &Model, ix: LockIx) -> LockRef {
             kind: LockKind::Unknown,
             name: None,
             name_source: None,
+            class: None,
             waiters: 0,
         };
     };
@@ -62,6 +63,7 @@ pub fn lock_ref(model: &Model, ix: LockIx) -> LockRef {
         kind: lock.kind,
         name: name.map(|n| Arc::clone(&n.name)),
         name_source: name.map(|n| Arc::clone(&n.source)),
+        class: model.names().lock_class(lock.addr).cloned(),
         waiters: lock.waiters.len(),
     }
 }
@@ -75,6 +77,7 @@ pub fn lock(model: &Model, addr: LockAddr, kind: LockKind) -> String {
         kind,
         name: name.map(|n| Arc::clone(&n.name)),
         name_source: None,
+        class: None,
         waiters: 0,
     };
     lock.to_string()

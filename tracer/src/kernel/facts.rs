@@ -8,6 +8,7 @@ use tracer_common::config::Layout;
 use super::btf::{self, Btf, BtfLoadError};
 use super::cpus::CpuList;
 use super::layout::bpf_layout;
+use super::names::{Aliases, LockNamer};
 use super::offsets::ResolvedOffsets;
 use super::preflight::{Machine, Preflight};
 use super::symbols::{Symbols, SymbolsError};
@@ -19,7 +20,7 @@ use crate::ids::KernelAddr;
 #[derive(Debug)]
 pub struct KernelFiles {
     root: Sysroot,
-    btf: Result<Btf, BtfLoadError>,
+    btf: Result<Arc<Btf>, BtfLoadError>,
     symbols: Result<Arc<Symbols>, SymbolsError>,
 }
 
@@ -27,7 +28,7 @@ impl KernelFiles {
     /// Reads BTF and symbols below `root`.
     #[must_use]
     pub fn read(root: Sysroot) -> Self {
-        let btf = Btf::load(&root.path(btf::VMLINUX));
+        let btf = Btf::load(&root.path(btf::VMLINUX)).map(Arc::new);
         let symbols = Symbols::load(&root.path("/proc/kallsyms")).map(Arc::new);
         Self { root, btf, symbols }
     }
@@ -37,15 +38,21 @@ impl KernelFiles {
     pub fn preflight(&self) -> Preflight {
         Preflight::of(Machine {
             root: &self.root,
-            btf: self.btf.as_ref(),
+            btf: self.btf.as_ref().map(AsRef::as_ref),
             symbols: self.symbols.as_ref().map(AsRef::as_ref),
         })
     }
 
     /// The kernel's types, where it has them.
     #[must_use]
-    pub fn btf(&self) -> Option<&Btf> {
+    pub fn btf(&self) -> Option<&Arc<Btf>> {
         self.btf.as_ref().ok()
+    }
+
+    /// Where the files are.
+    #[must_use]
+    pub fn root(&self) -> &Sysroot {
+        &self.root
     }
 
     /// The kernel's symbols, where they can be read.
@@ -126,6 +133,18 @@ impl KernelFacts {
             offsets,
             files,
         })
+    }
+
+    /// What names this kernel's locks.
+    #[must_use]
+    pub fn lock_namer(&self) -> LockNamer {
+        LockNamer::new(
+            self.files.symbols().cloned(),
+            self.files.btf().cloned(),
+            &self.offsets.offsets,
+            Aliases::read(self.files.root()),
+            self.possible_cpus,
+        )
     }
 }
 

@@ -10,6 +10,7 @@ pub mod cpus;
 pub mod facts;
 pub mod layout;
 mod name_index;
+pub mod names;
 pub mod offsets;
 pub mod preflight;
 pub mod probeable;

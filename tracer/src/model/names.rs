@@ -99,6 +99,13 @@ impl Names {
         self.locks.map.get(&addr)
     }
 
+    /// What a lock has in common with others of its kind: the same variable, the same member of a struct, or the same call site.
+    #[must_use]
+    pub fn lock_class(&self, addr: LockAddr) -> Option<&Arc<str>> {
+        let name = self.lock_name(addr)?;
+        Some(name.class.as_ref().unwrap_or(&name.name))
+    }
+
     /// Name of a code address, or the address itself.
     #[must_use]
     pub fn code(&self, addr: KernelAddr) -> String {

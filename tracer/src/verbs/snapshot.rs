@@ -77,7 +77,7 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
     let mut walker = Walker::new(&mut ebpf, &btf, facts)?;
     let mut decoder = Decoder::default();
     let mut losses = Losses::default();
-    let mut names = Names::new(facts.files.symbols().cloned());
+    let mut names = Names::new(facts);
     let mut pipeline = Pipeline::new(model::Settings::default(), source_facts(&walker, facts));
     let mut costs = Vec::new();
     let mut events: Vec<Event> = Vec::new();
@@ -87,7 +87,7 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
         }
         events.clear();
         costs.push(walker.round(&mut ebpf, args.all, &mut decoder, &mut losses, &mut events)?);
-        names.announce(0, &mut events);
+        names.announce(0, &mut walker.memory(&mut ebpf), &mut events)?;
         for event in &events {
             pipeline.apply(event);
         }

@@ -298,7 +298,8 @@ fn other() -> impl Strategy<Value = Body> {
         lock().prop_map(|lock| Body::LockName(LockName {
             lock,
             name: Arc::from("n"),
-            source: Arc::from("s")
+            source: Arc::from("s"),
+            class: None,
         })),
         Just(Body::Stack(StackFrames {
             id: StackId(3),

@@ -110,6 +110,7 @@ pub fn names(lock: u64) -> Vec<Event> {
         lock: LockAddr(lock),
         name: format!("lock_{lock:x}").into(),
         source: "kernel symbol".into(),
+        class: None,
     };
     [
         Body::Symbol(symbol),

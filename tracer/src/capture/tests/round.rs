@@ -88,6 +88,7 @@ fn an_event_larger_than_a_frame_is_an_error() {
         lock: LockAddr(8),
         name: name.into(),
         source: "".into(),
+        class: None,
     });
     let result = writer.event(
         &Event {

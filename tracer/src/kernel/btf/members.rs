@@ -178,7 +178,7 @@ fn place(
 }
 
 /// Follows typedefs and qualifiers; `None` is `void`.
-fn resolve<'a>(btf: &'a Btf, mut id: u32, outer: &str) -> Result<Option<Type<'a>>, BtfError> {
+pub(super) fn resolve<'a>(btf: &'a Btf, mut id: u32, outer: &str) -> Result<Option<Type<'a>>, BtfError> {
     for _ in 0..MAX_DEPTH {
         if id == 0 {
             return Ok(None);
@@ -192,7 +192,7 @@ fn resolve<'a>(btf: &'a Btf, mut id: u32, outer: &str) -> Result<Option<Type<'a>
     Err(BtfError::TooDeep { name: outer.to_owned() })
 }
 
-fn byte_size(btf: &Btf, resolved: Option<Type<'_>>, outer: &str) -> Result<u32, BtfError> {
+pub(super) fn byte_size(btf: &Btf, resolved: Option<Type<'_>>, outer: &str) -> Result<u32, BtfError> {
     let mut elements = 1u32;
     let mut current = resolved;
     for _ in 0..MAX_DEPTH {

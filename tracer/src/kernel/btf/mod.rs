@@ -14,6 +14,7 @@
 mod error;
 mod members;
 mod parse;
+mod paths;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -21,6 +22,7 @@ use std::{fs, path::Path, sync::OnceLock};
 
 pub use error::{BtfError, BtfLoadError};
 pub use members::{BitRange, MemberOffset};
+pub use paths::{MemberPath, PerCpuPlace, Step};
 
 use super::name_index::NameIndex;
 use parse::{Kind, Layout, Type};

@@ -149,6 +149,15 @@ impl<'a> Type<'a> {
         }
     }
 
+    /// For a section: (id of the variable, offset, size) of each of its variables.
+    pub(super) fn variables(self) -> impl Iterator<Item = (u32, u32, u32)> + 'a {
+        let trailer = if self.kind == Kind::Datasec { self.trailer } else { &[] };
+        let word = |bytes, at| u32_at(bytes, at).unwrap_or_default();
+        trailer
+            .chunks_exact(12)
+            .map(move |v| (word(v, 0), word(v, 4), word(v, 8)))
+    }
+
     /// For an enum: its enumerators.
     pub(super) fn enumerators(self, btf: &'a Btf) -> impl Iterator<Item = (&'a [u8], i64)> {
         let (trailer, width) = match self.kind {

@@ -53,6 +53,12 @@ features! {
     IoWait: Lossy, "a holder asleep in I/O is shown as merely asleep";
     /// The address space of a task, and its lock.
     AddressSpace: Lossy, "mmap_lock is not named and kernel threads are told by their flag only";
+    /// The process of an address space.
+    MmOwner: Covered, "the process of an mmap_lock is found through the threads that use it";
+    /// The object that a lock lies in.
+    ObjectNames: Lossy, "locks inside of kernel objects are named by their call site only";
+    /// The file system of an inode.
+    InodeNames: Lossy, "inodes and super blocks are shown without device and number";
     /// The cgroup of a task.
     Cgroup: Lossy, "victims are not grouped by cgroup";
     /// Since when a task has not run, as the hung-task watcher sees it.

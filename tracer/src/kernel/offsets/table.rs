@@ -141,6 +141,51 @@ offsets! {
     mm: MmOffsets {
         /// The rw_semaphore that page faults and mmap take.
         mmap_lock: offset("mm_struct.mmap_lock") => AddressSpace,
+        /// `struct task_struct *` of its process (CONFIG_MEMCG).
+        owner: offset("mm_struct.owner") => MmOwner,
+    }
+    /// `struct page` (include/linux/mm_types.h) and the `struct slab` that lies over it since 5.17 (mm/slab.h).
+    page: PageOffsets {
+        /// Pointer to the first page of a compound page, with bit 0 set.
+        compound_head: offset("page.compound_head") => ObjectNames,
+        /// Flags; up to 6.9 one says that the page belongs to a slab.
+        flags: offset("page.flags") => ObjectNames,
+        /// Type of the page in its upper byte since 6.12.
+        page_type: offset("page.page_type") => ObjectNames,
+        /// The slab's cache.
+        slab_cache: offset("slab.slab_cache" | "page.slab_cache") => ObjectNames,
+    }
+    /// `struct kmem_cache` (mm/slab.h).
+    cache: CacheOffsets {
+        /// `const char *`.
+        name: offset("kmem_cache.name") => ObjectNames,
+        /// Distance of its objects.
+        size: offset("kmem_cache.size") => ObjectNames,
+        /// Size that was asked for.
+        object_size: offset("kmem_cache.object_size") => ObjectNames,
+        /// One more than the caches that were merged into it.
+        refcount: offset("kmem_cache.refcount") => ObjectNames,
+        /// Debugging: bytes before each object.
+        red_left_pad: offset("kmem_cache.red_left_pad") => ObjectNames [if "kmem_cache.red_left_pad"],
+    }
+    /// From an inode to its file system (include/linux/fs.h).
+    inode: InodeOffsets {
+        /// Number.
+        number: offset("inode.i_ino") => InodeNames,
+        /// `struct super_block *`.
+        sb: offset("inode.i_sb") => InodeNames,
+        /// Device number, 12 bits major and 20 bits minor.
+        device: offset("super_block.s_dev") => InodeNames,
+        /// `struct file_system_type *`.
+        fs_type: offset("super_block.s_type") => InodeNames,
+        /// Name of the device, for file systems that have one.
+        device_name: offset("super_block.s_id") => InodeNames,
+        /// Name of the type, `const char *`.
+        fs_name: offset("file_system_type.name") => InodeNames,
+        /// `const unsigned char *` of a directory entry.
+        entry_name: offset("dentry.d_name.name") => InodeNames,
+        /// `struct super_block *` of a directory entry.
+        entry_sb: offset("dentry.d_sb") => InodeNames,
     }
     /// `struct mutex` (include/linux/mutex_types.h).
     mutex: MutexOffsets {
@@ -374,5 +419,7 @@ offsets! {
         semaphore: size("semaphore") => Semaphore,
         /// `struct completion`.
         completion: size("completion") => Completion,
+        /// `struct page`.
+        page: size("page") => ObjectNames,
     }
 }

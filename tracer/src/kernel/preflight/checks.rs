@@ -5,6 +5,7 @@ use super::{
     caps::{Cap, Caps},
 };
 use crate::kernel::{
+    names,
     offsets::{Feature, ResolvedOffsets, Weight},
     probeable::FunctionList,
     release::{self, Release, Version},
@@ -29,6 +30,7 @@ const CHECKS: &[fn(Machine<'_>) -> Check] = &[
     iterators,
     kprobes,
     symbols,
+    object_names,
     probe_lists,
     preempt_rt,
     spin_events,
@@ -238,6 +240,22 @@ fn symbols(m: Machine<'_>) -> Check {
             .fix(fix)
         }
         Err(e) => Check::degraded(NAME, e.to_string()).means(means),
+    }
+}
+
+fn object_names(m: Machine<'_>) -> Check {
+    const NAME: &str = "object names";
+    let (Ok(symbols), Ok(types)) = (m.symbols, m.btf) else {
+        return Check::degraded(NAME, "neither without symbols nor without types")
+            .means("locks are shown with their addresses and call sites only");
+    };
+    match names::cannot_name_objects(symbols, types) {
+        None => Check::ok(NAME, "locks inside of kernel objects are named after their struct"),
+        Some(why) => Check::degraded(NAME, why)
+            .means(
+                "locks inside of kernel objects (inodes, address spaces, sockets) are named by their call sites only",
+            )
+            .fix("an x86-64 kernel with CONFIG_KALLSYMS_ALL=y shows what is needed"),
     }
 }
 

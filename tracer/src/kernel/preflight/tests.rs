@@ -10,6 +10,11 @@ struct Fake {
     symbols: Result<Symbols, SymbolsError>,
 }
 
+const SYMBOLS: &str = "\
+ffffffff81000000 T mutex_lock
+ffffffff82000000 D page_offset_base
+ffffffff82000008 D vmemmap_base
+";
 const ALL_CAPS: &str = "Name:\tholdup\nCapEff:\t000001ffffffffff\n";
 
 fn good_types() -> Blob {
@@ -31,6 +36,8 @@ fn good_types() -> Blob {
     b.strukt("task_struct", 256, &members);
     b.strukt("mutex", 32, &[("owner", long, 0, 0)]);
     b.strukt("rw_semaphore", 40, &[("count", long, 0, 0), ("owner", long, 64, 0)]);
+    let slab = b.name("PG_slab");
+    b.add("pageflags", 6, false, 1, 4, &[slab, 9]);
     let proto = b.add("", 13, false, 0, 0, &[]);
     b.add("bpf_iter_task", 12, false, 1, proto, &[]);
     for t in ["btf_trace_contention_begin", "btf_trace_contention_end"] {
@@ -57,7 +64,7 @@ impl Fake {
         Self {
             tree,
             btf,
-            symbols: Symbols::parse(Path::new("/proc/kallsyms"), b"ffffffff81000000 T mutex_lock\n"),
+            symbols: Symbols::parse(Path::new("/proc/kallsyms"), SYMBOLS.as_bytes()),
         }
     }
 
@@ -128,6 +135,7 @@ fn a_good_machine_passes_and_lists_every_check() {
         "task iterator",
         "kprobes",
         "symbols",
+        "object names",
         "tracefs",
         "preemption",
         "spinlocks",
@@ -243,6 +251,23 @@ fn a_missing_essential_field_is_fatal_and_others_are_not() {
     };
     assert_eq!(field("task_struct.in_iowait").verdict, Verdict::Degraded);
     assert_eq!(field("task_struct.blocker").verdict, Verdict::Ok);
+}
+
+#[test]
+fn what_naming_objects_needs_is_said() {
+    let without = Fake::new().with_symbols("ffffffff81000000 T a\n");
+    let (verdict, text) = without.one("object names");
+    assert_eq!(verdict, Verdict::Degraded);
+    assert_has(
+        &text,
+        &[
+            "page_offset_base and vmemmap_base",
+            "call sites only",
+            "CONFIG_KALLSYMS_ALL=y",
+        ],
+    );
+    let (_, text) = Fake::new().with_types(Blob::new().bytes()).one("object names");
+    assert_has(&text, &["how a page belongs to a slab"]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Live {
             spins,
             cells,
             board,
-            names: Names::new(facts.files.symbols().cloned()),
+            names: Names::new(facts),
             counters,
             losses: Losses::default(),
             reported: LossReport::default(),
@@ -235,8 +235,7 @@ impl Live {
                 }
             }
         }
-        self.names.announce(from, out);
-        Ok(())
+        self.names.announce(from, &mut self.scans.memory(&mut self.ebpf), out)
     }
 
     /// Takes what is left when the capture ends: the ring, a last round and the final counters.
@@ -248,8 +247,7 @@ impl Live {
         while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
         self.poll(out)?;
         self.cells.finish(clock::monotonic(), out);
-        self.names.announce(from, out);
-        Ok(())
+        self.names.announce(from, &mut self.scans.memory(&mut self.ebpf), out)
     }
 
     fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {

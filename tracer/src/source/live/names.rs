@@ -1,78 +1,249 @@
 //! Names for the addresses in a batch of events, sent along so that whoever gets the events needs no kernel.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::event::{Body, Dependency, Event, LockName, SymbolName};
-use crate::ids::{KernelAddr, LockAddr, Timestamp};
-use crate::kernel::stacks::symbol_of_frame;
+use anyhow::Result;
+
+use crate::event::{Body, Dependency, Event, LockKind, LockName, StackFrames, SymbolName};
+use crate::ids::{KernelAddr, LockAddr, Nanos, StackId, Timestamp};
+use crate::kernel::facts::KernelFacts;
+use crate::kernel::names::{LockNamer, Named};
+use crate::kernel::stacks::{FrameName, caller_position, symbol_of_frame};
+use crate::kernel::stackscan::Memory;
 use crate::kernel::symbols::{Symbol, Symbols};
 
 /// Addresses remembered as named; beyond it they are named again, which is harmless.
 const MAX_SEEN: usize = 262_144;
+/// Locks that wait for their name; beyond it the oldest stay without.
+const MAX_PENDING: usize = 65_536;
+/// Locks named in one go.
+const BATCH: usize = 2_048;
+/// Share of the time that naming may take is one part in this many.
+const BUDGET: u64 = 20;
+/// What lies in an object is named again after this time if it is still contended: the object may be another one by then.
+const HOLDS_FOR: Nanos = Nanos::from_secs(5);
 
 /// Names addresses once each.
 pub struct Names {
     symbols: Option<Arc<Symbols>>,
+    namer: LockNamer,
     frames: HashSet<KernelAddr>,
-    locks: HashSet<LockAddr>,
+    /// Call sites of stacks.
+    sites: HashMap<StackId, Arc<str>>,
+    locks: HashMap<LockAddr, Known>,
+    pending: VecDeque<(LockAddr, LockKind)>,
+    /// Before that, locks only queue up.
+    next: Option<Instant>,
+}
+
+/// What is known of a lock.
+struct Known {
+    kind: LockKind,
+    /// The newest event about it when it was named.
+    time: Timestamp,
+    queued: bool,
+    named: Option<Named>,
+    /// Where it was first waited for.
+    site: Option<Arc<str>>,
+    /// What was sent.
+    sent: Option<LockName>,
 }
 
 impl Names {
-    /// Uses the given symbol table; without one, addresses stay addresses.
+    /// For the running kernel.
     #[must_use]
-    pub fn new(symbols: Option<Arc<Symbols>>) -> Self {
+    pub fn new(facts: &KernelFacts) -> Self {
         Self {
-            symbols,
+            symbols: facts.files.symbols().cloned(),
+            namer: facts.lock_namer(),
             frames: HashSet::new(),
-            locks: HashSet::new(),
+            sites: HashMap::new(),
+            locks: HashMap::new(),
+            pending: VecDeque::new(),
+            next: None,
         }
     }
 
-    /// Appends names for what the events from index `from` mention for the first time.
-    pub fn announce(&mut self, from: usize, out: &mut Vec<Event>) {
-        let Some(symbols) = &self.symbols else { return };
-        if self.frames.len() > MAX_SEEN {
-            self.frames.clear();
-        }
-        if self.locks.len() > MAX_SEEN {
-            self.locks.clear();
-        }
+    /// Inserts names for what the events from index `from` mention for the first time before those events.
+    ///
+    /// # Errors
+    /// When kernel memory cannot be read at all.
+    pub fn announce(&mut self, from: usize, memory: &mut dyn Memory, out: &mut Vec<Event>) -> Result<()> {
+        self.forget();
         let mut named = Vec::new();
+        let mut touched = Vec::new();
         for event in out.iter().skip(from) {
-            match &event.body {
-                Body::Stack(stack) => {
-                    for (position, &frame) in stack.frames.iter().enumerate() {
-                        if self.frames.insert(frame) {
-                            named.extend(frame_name(symbols, position, frame, event.time));
-                        }
-                    }
-                }
-                Body::Wait(wait) if self.locks.insert(wait.lock) => {
-                    named.extend(lock_name(symbols, wait.lock, event.time));
-                }
-                Body::Stats(stats) if self.locks.insert(stats.lock) => {
-                    named.extend(lock_name(symbols, stats.lock, event.time));
-                }
-                Body::Dependency(depends) => match depends.dependency {
-                    Dependency::WorkFlush { function } if self.frames.insert(function) => {
-                        named.extend(symbol_name(symbols.resolve(function), function, event.time));
-                    }
-                    Dependency::Completion { completion } if self.locks.insert(LockAddr(completion.0)) => {
-                        named.extend(lock_name(symbols, LockAddr(completion.0), event.time));
-                    }
-                    _ => {}
-                },
-                _ => {}
-            }
+            self.code(event, &mut named);
+            touched.extend(self.locks_of(event));
+        }
+        let time = out.get(from).map(|event| event.time);
+        self.resolve(memory, &mut touched)?;
+        if let Some(time) = time {
+            named.extend(touched.into_iter().filter_map(|lock| self.tell(lock, time)));
         }
         // Names first: a reader of the events can then print each as it comes.
         out.splice(from..from, named);
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        if self.frames.len() > MAX_SEEN {
+            self.frames.clear();
+        }
+        if self.sites.len() > MAX_SEEN {
+            self.sites.clear();
+        }
+        if self.locks.len() > MAX_SEEN {
+            self.locks.clear();
+            self.pending.clear();
+        }
+    }
+
+    /// Names of functions that the event mentions for the first time.
+    fn code(&mut self, event: &Event, named: &mut Vec<Event>) {
+        let Some(symbols) = &self.symbols else { return };
+        match &event.body {
+            Body::Stack(stack) => {
+                for (position, &frame) in stack.frames.iter().enumerate() {
+                    if self.frames.insert(frame) {
+                        named.extend(symbol_name(
+                            symbol_of_frame(symbols, position, frame),
+                            frame,
+                            event.time,
+                        ));
+                    }
+                }
+                if let Some(site) = site(symbols, stack) {
+                    self.sites.insert(stack.id, site);
+                }
+            }
+            Body::Dependency(depends) => {
+                if let Dependency::WorkFlush { function } = depends.dependency
+                    && self.frames.insert(function)
+                {
+                    named.extend(symbol_name(symbols.resolve(function), function, event.time));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The lock that the event is about, if something about its name may be new.
+    fn locks_of(&mut self, event: &Event) -> Option<LockAddr> {
+        let (lock, kind, stack) = match &event.body {
+            Body::Wait(wait) => (wait.lock, wait.kind, wait.stack),
+            Body::Stats(stats) => (stats.lock, stats.kind, StackId(0)),
+            Body::Dependency(depends) => match depends.dependency {
+                Dependency::Completion { completion } => (LockAddr(completion.0), LockKind::Unknown, depends.stack),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let known = self.locks.entry(lock).or_insert_with(|| Known {
+            kind,
+            time: Timestamp(0),
+            queued: false,
+            named: None,
+            site: None,
+            sent: None,
+        });
+        let site_is_new = known.site.is_none() && {
+            known.site = self.sites.get(&stack).cloned();
+            known.site.is_some()
+        };
+        let is_static = known.named.as_ref().is_some_and(|named| named.fixed);
+        let stale = !is_static && (known.time == Timestamp(0) || event.time.since(known.time) > HOLDS_FOR);
+        if stale && !known.queued {
+            (known.kind, known.time, known.queued) = (kind, event.time, true);
+            self.pending.push_back((lock, kind));
+            while self.pending.len() > MAX_PENDING {
+                if let Some((dropped, _)) = self.pending.pop_front()
+                    && let Some(dropped) = self.locks.get_mut(&dropped)
+                {
+                    dropped.queued = false;
+                }
+            }
+        }
+        site_is_new.then_some(lock)
+    }
+
+    /// Names some of the locks that wait for it, unless that took too much of the time lately.
+    fn resolve(&mut self, memory: &mut dyn Memory, touched: &mut Vec<LockAddr>) -> Result<()> {
+        let started = Instant::now();
+        if self.pending.is_empty() || self.next.is_some_and(|next| started < next) {
+            return Ok(());
+        }
+        let batch: Vec<(LockAddr, LockKind)> = self.pending.drain(..BATCH.min(self.pending.len())).collect();
+        let names = self.namer.name(&batch, memory)?;
+        for ((lock, _), named) in batch.into_iter().zip(names) {
+            if let Some(known) = self.locks.get_mut(&lock) {
+                (known.named, known.queued) = (named, false);
+                touched.push(lock);
+            }
+        }
+        self.next = Some(started + started.elapsed() * BUDGET as u32);
+        Ok(())
+    }
+
+    /// The name of a lock, if it is not the one that was sent.
+    fn tell(&mut self, lock: LockAddr, time: Timestamp) -> Option<Event> {
+        let known = self.locks.get_mut(&lock)?;
+        let name = lock_name(lock, known.named.as_ref(), known.site.as_deref())?;
+        if known.sent.as_ref() == Some(&name) {
+            return None;
+        }
+        known.sent = Some(name.clone());
+        Some(Event {
+            time,
+            body: Body::LockName(name),
+        })
     }
 }
 
-fn frame_name(symbols: &Symbols, position: usize, addr: KernelAddr, time: Timestamp) -> Option<Event> {
-    symbol_name(symbol_of_frame(symbols, position, addr), addr, time)
+/// What it is, as far as it is known; else where it was waited for.
+fn lock_name(lock: LockAddr, named: Option<&Named>, site: Option<&str>) -> Option<LockName> {
+    let (name, source, class) = match (named, site) {
+        (Some(named), Some(site)) if !named.firm => (
+            format!("wanted at {site}, {}", named.name),
+            format!("call site of a waiter; {}", named.source),
+            format!("wanted at {site}"),
+        ),
+        (Some(named), _) => (named.name.clone(), named.source.clone(), named.class.clone()),
+        (None, Some(site)) => {
+            let class = format!("wanted at {site}");
+            (class.clone(), "call site of a waiter".to_owned(), class)
+        }
+        (None, None) => return None,
+    };
+    Some(LockName {
+        lock,
+        name: name.into(),
+        source: source.into(),
+        class: Some(class.into()),
+    })
+}
+
+/// The innermost function of a stack that is not the kernel's own lock machinery.
+fn site(symbols: &Symbols, stack: &StackFrames) -> Option<Arc<str>> {
+    let names: Vec<Option<Symbol<'_>>> = stack
+        .frames
+        .iter()
+        .enumerate()
+        .map(|(position, &frame)| symbol_of_frame(symbols, position, frame))
+        .collect();
+    let caller = caller_position(names.iter().map(|symbol| {
+        symbol.map(|symbol| FrameName {
+            name: symbol.name,
+            module: symbol.module,
+        })
+    }));
+    let symbol = names.get(caller).copied().flatten()?;
+    Some(match symbol.module {
+        Some(module) => format!("{} [{module}]", symbol.name).into(),
+        None => symbol.name.into(),
+    })
 }
 
 fn symbol_name(symbol: Option<Symbol<'_>>, addr: KernelAddr, time: Timestamp) -> Option<Event> {
@@ -84,25 +255,6 @@ fn symbol_name(symbol: Option<Symbol<'_>>, addr: KernelAddr, time: Timestamp) ->
             name: symbol.name.into(),
             offset: symbol.offset,
             module: symbol.module.map(Into::into),
-        }),
-    })
-}
-
-fn lock_name(symbols: &Symbols, lock: LockAddr, time: Timestamp) -> Option<Event> {
-    let symbol = symbols.resolve(KernelAddr(lock.0))?;
-    let mut name = symbol.name.to_owned();
-    if symbol.offset > 0 {
-        name = format!("{name}+{:#x}", symbol.offset);
-    }
-    if let Some(module) = symbol.module {
-        name = format!("{name} [{module}]");
-    }
-    Some(Event {
-        time,
-        body: Body::LockName(LockName {
-            lock,
-            name: name.into(),
-            source: "kernel symbol".into(),
         }),
     })
 }

@@ -72,6 +72,7 @@ fn story() -> Vec<Event> {
         lock: LockAddr(0x1000),
         name: "alpha".into(),
         source: Arc::from("kernel symbol"),
+        class: None,
     };
     let mut events = vec![at(1, Body::LockName(name))];
     for number in 0..16 {

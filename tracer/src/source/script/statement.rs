@@ -99,11 +99,13 @@ fn lock(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
     let kind: LockKind = code(words.word("the kind of the lock")?)?;
     let addr = words.field("addr", number)?;
     let addr = p.names.declare_lock(name, kind, addr);
+    let class = words.text("class").map(Arc::from);
     if let Some(symbol) = words.optional() {
         p.emit(Body::LockName(LockName {
             lock: addr,
             name: Arc::from(symbol),
             source: Arc::from("symbol"),
+            class,
         }));
     }
     Ok(())

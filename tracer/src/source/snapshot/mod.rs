@@ -66,7 +66,7 @@ impl Walker {
     pub fn new(ebpf: &mut Ebpf, btf: &Btf, facts: &KernelFacts) -> Result<Self> {
         attach::load_iterator_over(ebpf, ITERATOR, "task", btf)?;
         let symbols = facts.files.symbols().cloned();
-        let target = facts.files.btf().and_then(blocked_on_target);
+        let target = facts.files.btf().and_then(|btf| blocked_on_target(btf));
         Ok(Self {
             peeks: Peeks::new(ebpf, btf)?,
             offsets: facts.offsets.offsets,

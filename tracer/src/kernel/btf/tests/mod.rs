@@ -2,3 +2,4 @@ pub(crate) mod blob;
 mod broken;
 mod host;
 mod lookup;
+mod paths;

@@ -1,0 +1,136 @@
+//! What a lock is, from its address: a static variable, a per-CPU variable, or a member of a kernel object.
+//!
+//! Names are found out in user space from three sources: the kernel's symbols, its types, and a few words of its memory that an
+//! iterator reads on our behalf ([`crate::kernel::stackscan::Memory`]). Nothing here runs where events are taken in: the caller
+//! hands over many locks at once and may wait. An object can be freed, and its memory be given to another, at any time: a name
+//! holds for the moment at which it was read.
+//!
+//! | address | read | name |
+//! |---|---|---|
+//! | kernel image, modules | symbols | `rtnl_mutex` |
+//! | per-CPU area | symbols, `.data..percpu` of BTF | `rq.__lock of CPU 2` |
+//! | direct map | `struct page` -> `kmem_cache` -> object -> member of the struct that the cache is named after | `inode.i_rwsem of inode 12 ...` |
+//! | the same, `kmalloc` | every struct of that size with such a lock there, compared with the object's lists and pointers | `pipe_inode_info.mutex`, likely |
+//! | kernel stack | whose | `on the stack of ...` |
+
+mod aliases;
+mod details;
+mod objects;
+mod reader;
+mod recognise;
+mod slab;
+mod statics;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+pub use aliases::Aliases;
+use reader::{Reader, Soon};
+use recognise::Recognised;
+use slab::Slabs;
+pub use slab::cannot_name_objects;
+use statics::Areas;
+use types::Types;
+
+use super::btf::Btf;
+use super::offsets::KernelOffsets;
+use super::stackscan::Memory;
+use super::symbols::Symbols;
+use crate::event::LockKind;
+use crate::ids::LockAddr;
+
+/// Rounds of fetching for one batch: what is further away than that is not followed.
+const MAX_ROUNDS: usize = 48;
+/// Words fetched for one batch at most: what is not named by then is named by less.
+const MAX_WORDS: usize = 1 << 19;
+
+/// A name and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// E.g. `inode.i_rwsem of inode 12 (ext4 on vda, 254:0)`.
+    pub name: String,
+    /// How it is known.
+    pub source: String,
+    /// What locks of the same kind have in common, e.g. `inode.i_rwsem`.
+    pub class: String,
+    /// It says what the lock is; if not, its call site says more.
+    pub firm: bool,
+    /// It lies in no object that may be freed, so the name stays.
+    pub fixed: bool,
+}
+
+/// What every batch needs.
+pub struct LockNamer {
+    symbols: Option<Arc<Symbols>>,
+    btf: Option<Arc<Btf>>,
+    offsets: KernelOffsets,
+    aliases: Aliases,
+    types: Types,
+    recognised: Recognised,
+    slabs: Slabs,
+    areas: Areas,
+}
+
+impl LockNamer {
+    /// For one kernel with this many possible CPUs. Without symbols or types there are fewer names.
+    #[must_use]
+    pub fn new(
+        symbols: Option<Arc<Symbols>>,
+        btf: Option<Arc<Btf>>,
+        offsets: &KernelOffsets,
+        aliases: Aliases,
+        cpus: u32,
+    ) -> Self {
+        Self {
+            areas: Areas::new(symbols.as_deref(), cpus),
+            slabs: Slabs::new(symbols.as_deref(), btf.as_deref(), offsets),
+            types: Types::default(),
+            recognised: Recognised::default(),
+            symbols,
+            btf,
+            offsets: *offsets,
+            aliases,
+        }
+    }
+
+    /// Names many locks; `None` where nothing is known.
+    ///
+    /// # Errors
+    /// When kernel memory cannot be read at all.
+    pub fn name(&mut self, locks: &[(LockAddr, LockKind)], memory: &mut dyn Memory) -> Result<Vec<Option<Named>>> {
+        let mut names: Vec<Option<Option<Named>>> = vec![None; locks.len()];
+        let mut reader = Reader::default();
+        self.areas.read(memory)?;
+        for _ in 0..MAX_ROUNDS {
+            for (name, &(lock, kind)) in names.iter_mut().zip(locks) {
+                if name.is_none()
+                    && let Ok(found) = self.describe(&mut reader, lock.0, kind)
+                {
+                    *name = Some(found);
+                }
+            }
+            if !reader.is_waiting() || reader.len() > MAX_WORDS {
+                break;
+            }
+            reader.fetch(memory)?;
+        }
+        Ok(names.into_iter().map(Option::flatten).collect())
+    }
+
+    fn describe(&mut self, reader: &mut Reader, lock: u64, kind: LockKind) -> Soon<Option<Named>> {
+        if let Some(named) = self.symbol(lock, kind) {
+            return Ok(Some(named));
+        }
+        if let Some(named) = self.per_cpu(lock, kind) {
+            return Ok(Some(named));
+        }
+        let Some(object) = self.slabs.object(reader, lock)? else {
+            return Ok(None);
+        };
+        self.object(reader, &object, kind).map(Some)
+    }
+}
