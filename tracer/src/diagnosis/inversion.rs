@@ -121,8 +121,8 @@ fn of_same_classes(model: &Model) -> Vec<([Class; 2], Inverted<'_>)> {
 
 /// The name of a lock, if it tells what the lock is for: memory without a type of its own does not.
 fn shared_name(model: &Model, lock: LockAddr) -> Option<&Arc<str>> {
-    let name = &model.names().lock_name(lock)?.name;
-    (!name.starts_with("kmalloc-")).then_some(name)
+    let class = model.names().lock_class(lock)?;
+    (!class.starts_with("kmalloc-")).then_some(class)
 }
 
 /// The classes of both locks, in one order whichever way round they were taken.
