@@ -70,6 +70,16 @@ pub const PEEK_RUN: usize = 512;
 /// Slots in the table. The program runs once for each BPF map of the machine, and holdup alone has more than this needs.
 pub const PEEK_SLOTS: usize = 8 * PEEK_RUN;
 
+/// A thread in uninterruptible sleep.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BlockedRecord {
+    /// Thread id.
+    pub tid: u64,
+    /// `nvcsw + nivcsw`.
+    pub switches: u64,
+}
+
 const _: () = assert!(size_of::<ThreadRecord>() == 16 + 72 + 9 * 8 + 8);
 const _: () = assert!(size_of::<PeekSlot>() == 24);
 const _: () = assert!(

@@ -17,6 +17,7 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)] // atomics: the bpf target has no compare-and-swap in core::sync::atomic
 
+mod blocked;
 mod emit;
 mod layout;
 mod maps;

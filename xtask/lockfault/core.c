@@ -42,6 +42,7 @@ struct lockfault_scenario *const lockfault_scenarios[] = {
 	&lockfault_reinit_rwsem,
 	&lockfault_inversion_mutex,
 	&lockfault_inversion_rwsem,
+	&lockfault_other_waits,
 };
 
 const unsigned int lockfault_nr_scenarios = ARRAY_SIZE(lockfault_scenarios);

@@ -238,5 +238,7 @@ extern struct lockfault_scenario lockfault_reinit_rwsem;
 /* inversion.c */
 extern struct lockfault_scenario lockfault_inversion_mutex;
 extern struct lockfault_scenario lockfault_inversion_rwsem;
+/* other_waits.c */
+extern struct lockfault_scenario lockfault_other_waits;
 
 #endif

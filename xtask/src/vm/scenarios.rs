@@ -150,6 +150,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "rwsems A then B, later B then A; nothing hangs",
         QUIET,
     ),
+    row(
+        "other-waits",
+        "flushes of a slow work item, a completion and block I/O that are waited for; all ends",
+        QUIET,
+    ),
 ];
 
 /// Whether a kernel is PREEMPT_RT, as far as its name tells.

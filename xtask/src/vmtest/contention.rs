@@ -2,10 +2,11 @@
 //!
 //! The module's first act is deterministic: named waiters queue behind a named holder, so every tuple is known beforehand.
 
+use super::results::Output;
 use super::{GuestRun, Steps, VmTest};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A waiter of the first act and what its first tuple must say.
 struct Expected {
@@ -130,7 +131,70 @@ pub const TESTS: &[VmTest] = &[
     },
     LOSSES,
     RELEASES,
+    SPIN_COUNTS,
 ];
+
+/// Two holdups watch the same spins, one by tracepoints and one by kprobes.
+const SPIN_COUNTS: VmTest = VmTest {
+    name: "spin-counts",
+    kernels: STOCK,
+    group: "contention",
+    expects: &[],
+    steps: |steps| {
+        for probes in ["tracepoint", "kprobe"] {
+            steps.start_attached(probes, &["live", "--json", "--probes", probes]);
+        }
+        for contention in SPINNING {
+            let scenario = contention.scenario;
+            steps.trigger(&format!("{scenario} ms=1000"));
+            steps.done(scenario);
+            steps.truth(&format!("{scenario}-truth"));
+        }
+        for probes in ["tracepoint", "kprobe"] {
+            steps.signal(probes, "INT");
+            steps.wait(probes);
+        }
+    },
+    check: |run| {
+        let (traced, probed) = (counted(run.output("tracepoint")?)?, counted(run.output("kprobe")?)?);
+        for Contention { scenario, lock, .. } in SPINNING {
+            let address = format!("{:#018x}", run.truth(&format!("{scenario}-truth"))?.lock(lock)?);
+            let count = |rows: &BTreeMap<String, u64>| rows.get(&address).copied().unwrap_or_default();
+            let (traced, probed) = (count(&traced), count(&probed));
+            ensure!(traced > 0, "{scenario}: no wait was seen");
+            // KERNEL: kernel/locking/qspinlock.c: who waits on the pending bit is in the slowpath, but fires no tracepoint. A rwlock
+            // has no such bit: there each wait is seen by both.
+            let agree = match *scenario {
+                "contend-spinlock" => probed >= traced,
+                _ => probed == traced,
+            };
+            ensure!(agree, "{scenario}: {traced} waits by tracepoint, {probed} by kprobe");
+        }
+        Ok(())
+    },
+};
+
+/// Ended waits by lock, of a run that found nothing above information and lost nothing.
+fn counted(output: &Output) -> Result<BTreeMap<String, u64>> {
+    output.exited_with(0)?;
+    let mut report = Value::Null;
+    for line in output.stdout().lines() {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
+        let severity = &value["finding"]["severity"];
+        ensure!(severity.is_null() || severity == "info", "above information: {line}");
+        if value["type"] == "report" {
+            report = value;
+        }
+    }
+    ensure!(
+        report["losses"].as_array().is_some_and(Vec::is_empty),
+        "losses: {}",
+        report["losses"]
+    );
+    let rows = report["locks"].as_array().context("no report")?;
+    let row = |lock: &Value| Some((lock["address"].as_str()?.to_owned(), lock["waits"].as_u64()?));
+    Ok(rows.iter().filter_map(row).collect())
+}
 
 const RELEASES: VmTest = VmTest {
     name: "releases",

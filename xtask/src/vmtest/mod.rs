@@ -45,6 +45,7 @@ pub mod snapshot;
 pub mod spin;
 pub mod steps;
 pub mod truth;
+pub mod waits;
 
 pub use results::GuestRun;
 pub use steps::Steps;
@@ -80,6 +81,7 @@ pub const TABLES: &[&[VmTest]] = &[
     record::TESTS,
     snapshot::TESTS,
     spin::TESTS,
+    waits::TESTS,
 ];
 
 #[cfg(test)]

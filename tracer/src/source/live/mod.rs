@@ -8,6 +8,7 @@ mod queue_search;
 mod rounds;
 mod sampler;
 mod scans;
+mod sleepers;
 mod spin;
 mod standstill;
 
@@ -137,7 +138,7 @@ impl Live {
             crate::bpf::log::forward(&mut ebpf)?;
         }
         let rounds = Rounds::new(&mut ebpf, &btf, &sizes, options.pending_after.into())?;
-        let scans = Scans::new(&mut ebpf, &btf, facts)?;
+        let scans = Scans::new(&mut ebpf, &btf, facts, options.pending_after.into())?;
         let spins = Spins::new(&mut ebpf, &sizes, options.pending_after.into())?;
         let cells = Cells::new(&mut ebpf, &sizes)?;
         let mut links = if options.armed {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use aya::{Btf, Ebpf};
 
+use super::sleepers::Sleepers;
 use crate::bpf::stats::Losses;
 use crate::event::{Body, Event};
 use crate::ids::{Nanos, Timestamp};
@@ -21,6 +22,7 @@ const BUDGET: u64 = 50;
 /// State of the walks.
 pub struct Scans {
     walker: Walker,
+    sleepers: Sleepers,
     next: Timestamp,
     done: u64,
     /// The last walk found somebody waiting, so another one has to say whether that is over.
@@ -28,13 +30,14 @@ pub struct Scans {
 }
 
 impl Scans {
-    /// Loads the programs.
+    /// Loads the programs. `age`: who sleeps uninterruptibly for so long is to be explained.
     ///
     /// # Errors
     /// When the kernel refuses them.
-    pub fn new(ebpf: &mut Ebpf, btf: &Btf, facts: &KernelFacts) -> Result<Self> {
+    pub fn new(ebpf: &mut Ebpf, btf: &Btf, facts: &KernelFacts, age: Nanos) -> Result<Self> {
         Ok(Self {
             walker: Walker::new(ebpf, btf, facts)?,
+            sleepers: Sleepers::new(ebpf, btf, age)?,
             next: Timestamp(0),
             done: 0,
             found: false,
@@ -46,7 +49,7 @@ impl Scans {
         self.walker.memory(ebpf)
     }
 
-    /// Walks if it is time: twice at the start, then as long as somebody waits for long.
+    /// Walks if it is time: twice at the start, then when somebody has begun to wait for long, and until nobody does.
     ///
     /// # Errors
     /// When the kernel stops answering.
@@ -58,10 +61,12 @@ impl Scans {
         now: Timestamp,
         out: &mut Vec<Event>,
     ) -> Result<()> {
-        let wanted = self.done < 2 || self.found || somebody_waits;
+        self.sleepers.look(ebpf, now)?;
+        let wanted = self.done < 2 || self.found || somebody_waits || self.sleepers.has_news(now);
         if now < self.next || !wanted {
             return Ok(());
         }
+        self.sleepers.explained(now);
         let from = out.len();
         let cost = self.walker.round(ebpf, false, decoder, losses, out)?;
         self.found = out

@@ -1,0 +1,94 @@
+//! Waits that are no locks, in a run that has begun before them: they show with their age and with who has to act, and go when over.
+
+use super::{GuestRun, VmTest};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+
+const FILE: &str = "/out/waits";
+
+/// In a boot that nothing else disturbs.
+pub const TESTS: &[VmTest] = &[VmTest {
+    name: "other-waits",
+    kernels: &["6.1", "6.12"],
+    group: "healthy",
+    expects: &[],
+    steps: |steps| {
+        steps.limit(Duration::from_secs(120));
+        steps.start_attached("live", &["record", "-o", FILE, "--json"]);
+        // The looks of the start are over, and nothing is left to look at.
+        steps.shell("calm", &until("! grep -q '\"dependency\":\"' /tmp/tasks"));
+        steps.trigger("other-waits ms=15000");
+        steps.established("other-waits");
+        let all = WAITING
+            .iter()
+            .map(|(_, comm, _)| format!("grep -q '\"{comm}\"' /tmp/tasks"));
+        steps.shell("during", &until(&all.collect::<Vec<_>>().join(" && ")));
+        steps.truth("truth");
+        steps.done("other-waits");
+        steps.shell("after", &until("! grep -q '\"lf_ow_' /tmp/tasks"));
+        steps.signal("live", "INT");
+        steps.wait("live");
+    },
+    check,
+}];
+
+/// Role, name, and for what it waits.
+const WAITING: &[(&str, &str, &str)] = &[
+    ("flusher", "lf_ow_flush", "lockfault_other_waits_worker"),
+    ("drainer", "lf_ow_drain", "workqueue"),
+    ("waiter", "lf_ow_wait", "completion"),
+    ("reader", "lf_ow_read", "I/O"),
+];
+/// Roles behind the worker.
+const BEHIND: &[&str] = &["flusher", "drainer"];
+
+/// Prints the report of the recording so far, once this holds of the tasks that it says are waiting (`/tmp/tasks`).
+fn until(condition: &str) -> String {
+    format!(
+        "until holdup report {FILE} --json > /tmp/r 2>/dev/null; sed 's/.*\"locks_left_out\"//' /tmp/r > /tmp/tasks; {condition}
+         do sleep 0.3; done; cat /tmp/r"
+    )
+}
+
+fn check(run: &GuestRun) -> Result<()> {
+    let live = run.output("live")?;
+    // That a worker keeps two tasks waiting for many seconds is worth a warning.
+    live.exited_with(4)?;
+    live.stdout_has("is waited for and is asleep (uninterruptible); 2 tasks wait behind it")?;
+    live.stdout_has("\"change\":\"closed\"")?;
+    run.output("calm")?.exited_with(0).context("it never came to rest")?;
+    let during = run.output("during")?;
+    during.exited_with(0).context("not all waits were seen")?;
+    let report: Value = serde_json::from_str(&during.stdout()).context("no report")?;
+    let truth = run.truth("truth")?;
+    let tasks = report["tasks"].as_array().context("no tasks")?;
+    let row = |role: &str| -> Result<(usize, &Value)> {
+        let tid = truth.task("other-waits", role)?;
+        let place = tasks.iter().position(|task| task["tid"] == tid);
+        let place = place.with_context(|| format!("no row for {role} {tid} among {tasks:#?}"))?;
+        Ok((place, tasks.get(place).context("no row")?))
+    };
+    let (worker, _) = row("worker")?;
+    for (role, comm, on) in WAITING {
+        let (_, task) = row(role)?;
+        ensure!(task["comm"] == *comm, "{role} is {}", task["comm"]);
+        let dependency = task["wait"]["dependency"].as_str().unwrap_or_default();
+        ensure!(
+            dependency.contains(on),
+            "{role} waits for {dependency:?}, not for {on}: {task:#}"
+        );
+        let waited = task["wait"]["waited_ns"].as_u64().unwrap_or(0);
+        ensure!(
+            (1_000_000..25_000_000_000).contains(&waited),
+            "{role} has waited {waited} ns"
+        );
+        let behind = BEHIND.contains(role).then_some(worker as u64);
+        ensure!(
+            task["blocked_by"].as_u64() == behind,
+            "{role} is blocked by row {}, and worker is row {worker}",
+            task["blocked_by"]
+        );
+    }
+    run.output("after")?.exited_with(0).context("a wait that is over stays")
+}
