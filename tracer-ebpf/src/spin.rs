@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
 };
 use tracer_common::{
     counter,
-    kind::{context, mode},
+    kind::{context, lock_kind, mode},
     table::{BUCKET_SHIFT, BUCKETS, LockCell, PROBES, SpinCpu, SpinSlot},
 };
 
@@ -83,6 +83,9 @@ pub fn begin(begin: &Begin) {
     unsafe {
         let place = &raw mut (*spins).slots[index];
         if setting!(spin_begin_only) == 0 && (*place).lock != 0 {
+            if is_inside(&*place, begin) {
+                return;
+            }
             lost(counter::MISSED_END);
         }
         core::ptr::write(place, slot);
@@ -91,6 +94,17 @@ pub fn begin(begin: &Begin) {
             log(spins, cpu, &slot, slot.since, current);
         }
     }
+}
+
+/// A rwlock's waiters queue on a spinlock inside of it: whoever waits for that one waits for the rwlock, which its end tells of.
+///
+/// KERNEL: `struct qrwlock` (include/asm-generic/qrwlock_types.h), 5.10 to 6.18: `cnts` and then `wait_lock`.
+#[inline(always)]
+fn is_inside(outer: &SpinSlot, begin: &Begin) -> bool {
+    const QRWLOCK_BYTES: u64 = 8;
+    outer.kind == lock_kind::RWLOCK
+        && begin.kind == lock_kind::SPINLOCK
+        && begin.lock.wrapping_sub(outer.lock) < QRWLOCK_BYTES
 }
 
 /// Contexts above the one that runs now are over: if one of them seems to spin, its end was missed (the kernel skips a program
