@@ -1,5 +1,13 @@
 //! Captures: a recording of the events that went to the model, in a file that survives the machine it was made on.
 //!
+//! # What is recorded
+//!
+//! Events, as they went to the model: not the bytes that the probes wrote. A wait is put together from the ring buffer, shared
+//! arrays that are read in place, iterators, threads' raw stacks, symbols and the kernel's types; the bytes alone could be
+//! read again only with all of those. So a better model, diagnosis or view reaches old captures; a mistake in
+//! [`wire`](crate::wire) or in the search of stacks stays in them. What the kernel said in words of its own is kept as
+//! such: owner words, addresses, stacks as addresses with the symbols beside them.
+//!
 //! # Format
 //!
 //! A capture is a sequence of frames, nothing else. Each stands for itself: it starts with a marker that the reader can find

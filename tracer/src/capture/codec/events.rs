@@ -63,15 +63,16 @@ bodies! {
 }
 
 /// Fields in the order in which they are written. `field: word` writes an owner word, which repeats like an address.
+/// `field since 2` came with that version of the format: in older captures it has its default.
 macro_rules! record {
-    ($name:ident { $($field:ident $(: $how:ident)?),* $(,)? }) => {
+    ($name:ident { $($field:ident $(: $how:ident)? $(since $version:literal)?),* $(,)? }) => {
         impl Wire for $name {
             fn put(&self, out: &mut Encoder) {
                 let Self { $($field),* } = self;
                 $(record!(@put out, $field $(, $how)?);)*
             }
             fn take(from: &mut Decoder) -> Result<Self, CodecError> {
-                $(let $field = record!(@take from $(, $how)?);)*
+                $(let $field = record!(@take from $(, $how)? $(, since $version)?);)*
                 Ok(Self { $($field),* })
             }
         }
@@ -89,6 +90,9 @@ macro_rules! record {
     (@put $out:ident, $field:ident, word) => { $out.word(*$field) };
     (@take $from:ident) => { Wire::take($from)? };
     (@take $from:ident, word) => { $from.word()? };
+    (@take $from:ident, since $version:literal) => {
+        if $from.version() >= $version { Wire::take($from)? } else { Default::default() }
+    };
 }
 
 record!(TaskSample {
