@@ -56,7 +56,7 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
     if interactive {
         let deadline = args.duration.map(|d| tokio::time::Instant::now() + d);
         let source = source_facts(&live, &facts);
-        let source = tui::LiveSource::new(live, settings, source);
+        let source = tui::LiveSource::new(live, settings, source, crate::verbs::snapshot::once);
         let stop = async {
             tokio::select! {
                 () = signals.any() => {}

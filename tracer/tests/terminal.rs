@@ -7,6 +7,7 @@ mod load;
 #[path = "terminal/pty.rs"]
 mod pty;
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -162,6 +163,85 @@ fn being_stopped_and_continued_draws_everything_anew() {
     pty.until("the view's own modes", |screen| {
         screen.alternate_screen() && !pty.cooked()
     });
+    pty.keys("q");
+    assert!(pty.ended().success());
+    given_back(&pty);
+}
+
+/// A shell with job control on the terminal, as somebody types it.
+#[test]
+fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_again() {
+    let mut shell = Command::new("setsid");
+    shell
+        .args(["--ctty", "--wait", "bash", "--norc", "--noprofile", "--noediting", "-i"])
+        .env("PS1", "shell> ")
+        .env(CHILD, "1000");
+    let mut pty = Pty::start(&mut shell, 24, 80);
+    let prompt = |pty: &Pty| {
+        pty.until("the shell", |screen| {
+            !screen.alternate_screen() && !screen.hide_cursor() && screen.contents().trim_end().ends_with("shell>")
+        });
+    };
+    prompt(&pty);
+    let program = std::env::current_exe().expect("this program");
+    pty.keys(&format!("{} --exact view --nocapture\r", program.display()));
+    for _ in 0..2 {
+        pty.until("the view", |screen| {
+            screen.alternate_screen() && screen.contents().contains("root-blocker")
+        });
+        assert!(!pty.cooked());
+        pty.keys("\x1a");
+        prompt(&pty);
+        pty.until_text("Stopped");
+        given_back(&pty);
+        // What the shell prints is not drawn over.
+        pty.keys("echo be\"\"tween\r");
+        pty.until_text("between");
+        prompt(&pty);
+        pty.keys("clear; fg\r");
+    }
+    pty.until("the view", |screen| {
+        screen.alternate_screen() && screen.contents().contains("root-blocker")
+    });
+    pty.keys("q");
+    prompt(&pty);
+    given_back(&pty);
+    pty.keys("exit\r");
+    assert!(pty.ended().success());
+}
+
+#[test]
+fn a_capture_is_played_stopped_searched_and_rewound_by_keys() {
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/mutex-abba-6.1.holdup");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdup"));
+    let mut pty = Pty::start(command.arg("replay").arg(capture), 24, 100);
+    pty.until_text("holdup · replay");
+    let line = |text: &str, what: &str| text.lines().next().is_some_and(|line| line.contains(what));
+    let header = |pty: &Pty, what: &str| pty.until(what, |screen| line(&screen.contents(), what));
+    // From the beginning to the finding: it stands still there.
+    pty.keys("0n");
+    header(&pty, "PAUSED");
+    pty.until_text("critical proven");
+    pty.keys("\r");
+    pty.until_text("wait for each other");
+    pty.keys("\x1b");
+    // Before it, there is no finding.
+    pty.keys("0");
+    header(&pty, "PAUSED 0.0 s /");
+    pty.until_text("1 Findings 0");
+    pty.keys("<<<<");
+    header(&pty, "PAUSED x0.06 0.0 s /");
+    pty.keys(" ");
+    header(&pty, "PLAYING x0.06");
+    pty.keys(">>>>>");
+    header(&pty, "x2.00");
+    // Beyond the end is the end.
+    pty.keys("]");
+    header(&pty, "PAUSED x2.00");
+    pty.until_text("1 Findings 1");
+    pty.keys("[[[");
+    header(&pty, "PAUSED x2.00 0.0 s /");
+    pty.until_text("1 Findings 0");
     pty.keys("q");
     assert!(pty.ended().success());
     given_back(&pty);

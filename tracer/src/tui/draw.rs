@@ -3,11 +3,11 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::footer;
 use super::header;
 use super::help;
-use super::input::{Action, Pane, SECTIONS};
+use super::input::Pane;
 use super::panes::{Subject, Table};
-use super::prompt::Prompt;
 use super::state::Ui;
 use super::theme::{Role, Theme};
 use super::widgets::{Text, fit, number, put, put_cells, rule};
@@ -79,7 +79,7 @@ pub fn screen(ui: &mut Ui, buffer: &mut Buffer) {
         Some(report) if ui.opened.is_some() => opened(ui, report, buffer, body),
         Some(report) => table = Some(list_and_detail(ui, report, buffer, body)),
     }
-    footer(ui, table.as_ref(), buffer, row(area.height - 1));
+    footer::draw(ui, table.as_ref(), buffer, row(area.height - 1));
     if let Some(scroll) = ui.help {
         ui.help = Some(help::draw(buffer, body, scroll, &ui.theme));
     }
@@ -312,68 +312,6 @@ fn opened(ui: &mut Ui, report: &Report, buffer: &mut Buffer, area: Rect) {
     }
 }
 
-/// Keys that the footer names, with fewer words than the help.
-const HINTS: [(Action, &str); 8] = [
-    (Action::Help, "help"),
-    (Action::Open, "open"),
-    (Action::Back, "back"),
-    (Action::Onward, "onward"),
-    (Action::Filter, "filter"),
-    (Action::Sort, "sort"),
-    (Action::Pause, "pause"),
-    (Action::Quit, "leave"),
-];
-
-fn footer(ui: &Ui, table: Option<&Table>, buffer: &mut Buffer, area: Rect) {
-    let text = match (&ui.prompt, &ui.message) {
-        (Some(prompt), _) => return typed(prompt, buffer, area, &ui.theme),
-        (None, Some((role, message))) => Text::of(*role, format!(" {message}")),
-        (None, None) => hints(ui, table),
-    };
-    put(buffer, (area.x, area.y), area.width, &text, &ui.theme);
-}
-
-fn hints(ui: &Ui, table: Option<&Table>) -> Text {
-    let mut text = Text::plain(" ");
-    if !ui.filter.is_empty() {
-        let of = table.map_or_else(String::new, |t| {
-            let shown = t.rows.len().min(t.total) as u64;
-            format!(" ({} of {})", number(shown), number(t.total as u64))
-        });
-        text = text
-            .and(Role::Warning, format!("filter: {}{of}", ui.filter))
-            .and(Role::Text, "  ");
-    }
-    for (action, words) in HINTS {
-        let bindings = SECTIONS.iter().flat_map(|section| section.bindings);
-        let key = bindings
-            .into_iter()
-            .find(|b| b.action == action)
-            .map_or("", |b| b.shown);
-        let key = key.split(' ').next().unwrap_or_default();
-        text = text.and(Role::Strong, key).and(Role::Dim, format!(" {words}  "));
-    }
-    text
-}
-
-fn typed(prompt: &Prompt, buffer: &mut Buffer, area: Rect, theme: &Theme) {
-    let label = Text::of(Role::Strong, format!(" {}", prompt.label()));
-    let room = usize::from(area.width).saturating_sub(label.width() + 2);
-    let length = prompt.text.chars().count();
-    let tail: String = prompt.text.chars().skip(length.saturating_sub(room)).collect();
-    let line = label.and(Role::Text, tail);
-    let end = u16::try_from(line.width()).unwrap_or(u16::MAX).min(area.width - 1);
-    put(buffer, (area.x, area.y), area.width, &line, theme);
-    buffer.set_style(
-        Rect {
-            x: area.x + end,
-            width: 1,
-            ..area
-        },
-        theme.selected(),
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,11 +329,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn every_hint_is_a_key() {
-        let all: Vec<Action> = SECTIONS.iter().flat_map(|s| s.bindings).map(|b| b.action).collect();
-        assert!(HINTS.iter().all(|(action, _)| all.contains(action)));
     }
 }

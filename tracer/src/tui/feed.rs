@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,8 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc as requests;
 use tokio::time::MissedTickBehavior;
 
-use super::source::{Control, Picture, Source, Vitals};
-use super::{Options, screen, terminal};
+use super::source::{Control, Look, Picture, Source, Vitals};
+use super::{Options, save, screen, terminal};
 use crate::ids::Nanos;
 use crate::report::{LossRow, ProgramCost, Report, TotalsRow};
 
@@ -33,17 +34,21 @@ pub enum Wake {
     InputFailed(std::io::Error),
     /// The process was stopped and goes on: the terminal is in an unknown state.
     Continued,
+    /// What has become of a request.
+    Told(Result<String, String>),
     /// Time to end.
     Stop,
 }
 
 /// What the view asks of the data side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Move the recording.
     Control(Control),
     /// The picture is frozen (or no longer): only the header goes on.
     Freeze(bool),
+    /// Look at every thread of the machine and write the report to the file of this name.
+    Snapshot(String),
 }
 
 /// Where the newest picture lies until the view takes it.
@@ -88,6 +93,7 @@ pub async fn run<S: Source>(mut source: S, options: &Options, stop: impl Future<
                 // The view was left, or has failed: its end says which.
                 None => break Ok(()),
                 Some(Request::Freeze(frozen)) => pictures.freeze(frozen),
+                Some(Request::Snapshot(name)) => snapshot(source.snapshot(), name, wake.clone()),
                 Some(Request::Control(control)) => {
                     if let Err(error) = source.control(control) {
                         break Err(error);
@@ -102,6 +108,25 @@ pub async fn run<S: Source>(mut source: S, options: &Options, stop: impl Future<
     };
     let left = end(view, &wake);
     ended.and(left)
+}
+
+/// Takes a snapshot beside everything else, and tells the view what has become of it.
+fn snapshot(look: Option<Look>, name: String, wake: mpsc::Sender<Wake>) {
+    let failed = wake.clone();
+    let work = move || {
+        let look = look.context("there is no machine to look at")?;
+        save::save(&look()?, &name)?;
+        Ok(format!("snapshot saved to {name}"))
+    };
+    let tell = move || {
+        let said: Result<String> = work();
+        // Nobody listens while the view ends.
+        let _ = wake.send(Wake::Told(said.map_err(|error| format!("no snapshot: {error:#}"))));
+    };
+    let thread = thread::Builder::new().name("holdup-snapshot".to_owned());
+    if let Err(error) = thread.spawn(tell) {
+        let _ = failed.send(Wake::Told(Err(format!("no snapshot: {error}"))));
+    }
 }
 
 /// Ends the view and gives the terminal back, even if the view hangs on it.

@@ -80,6 +80,8 @@ pub enum Action {
     Pause,
     /// Saves the report.
     Save,
+    /// Saves a snapshot of the machine.
+    Snapshot,
     /// Shows the facts of this run.
     About,
     /// Shows the keys.
@@ -195,6 +197,7 @@ pub const SECTIONS: &[Section] = bindings! {
         "f" [ch('f')] => Action::Follow, "follow what is selected, or no longer";
         "Space p" [ch(' '), ch('p')] => Action::Pause, "pause and go on";
         "w" [ch('w')] => Action::Save, "write the report to a file";
+        "W" [ch('W')] => Action::Snapshot, "look at every thread now, into a file";
     ]
     "Replay": [
         "n" [ch('n')] => Action::Control(Control::StepToFinding), "to the next change of a finding";

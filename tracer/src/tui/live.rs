@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use super::source::Source;
+use super::source::{Look, Source};
 use crate::event::Event;
 use crate::model::Settings;
 use crate::pipeline::Pipeline;
-use crate::report::{ProgramCost, SourceFacts};
+use crate::report::{ProgramCost, Report, SourceFacts};
 use crate::source::live::Live;
 
 /// Probes and the pipeline they feed.
@@ -14,16 +14,18 @@ pub struct LiveSource {
     live: Live,
     pipeline: Pipeline,
     batch: Vec<Event>,
+    look: fn() -> Result<Report>,
 }
 
 impl LiveSource {
-    /// From probes that are attached.
+    /// From probes that are attached; `look` takes a snapshot of the same machine.
     #[must_use]
-    pub fn new(live: Live, settings: Settings, facts: SourceFacts) -> Self {
+    pub fn new(live: Live, settings: Settings, facts: SourceFacts, look: fn() -> Result<Report>) -> Self {
         Self {
             live,
             pipeline: Pipeline::new(settings, facts),
             batch: Vec::new(),
+            look,
         }
     }
 }
@@ -39,6 +41,10 @@ impl Source for LiveSource {
 
     fn pipeline(&self) -> &Pipeline {
         &self.pipeline
+    }
+
+    fn snapshot(&self) -> Option<Look> {
+        Some(Box::new(self.look))
     }
 
     fn program_costs(&self) -> Vec<ProgramCost> {

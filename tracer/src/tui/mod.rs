@@ -21,6 +21,7 @@ pub mod terminal;
 pub mod theme;
 
 mod draw;
+mod footer;
 mod header;
 mod help;
 mod prompt;
@@ -33,7 +34,7 @@ use std::io::IsTerminal;
 pub use feed::run;
 pub use live::LiveSource;
 pub use replay::ReplaySource;
-pub use source::{Control, Picture, Playback, Source, Vitals};
+pub use source::{Control, Look, Picture, Playback, Source, Vitals};
 pub use state::Ui;
 
 /// How the view looks.

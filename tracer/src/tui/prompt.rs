@@ -10,8 +10,10 @@ const LONGEST: usize = 200;
 pub enum Purpose {
     /// A filter.
     Filter,
-    /// The name of a file.
+    /// The name of a file for the report.
     Save,
+    /// The name of a file for a snapshot.
+    Snapshot,
 }
 
 /// A line that is being typed.
@@ -52,6 +54,7 @@ impl Prompt {
         match self.purpose {
             Purpose::Filter => "filter: ",
             Purpose::Save => "save as (.json or text): ",
+            Purpose::Snapshot => "snapshot as (.json or text): ",
         }
     }
 

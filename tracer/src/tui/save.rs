@@ -1,4 +1,4 @@
-//! Saving the report that is on the screen.
+//! Saving a report: the one on the screen, or that of a snapshot.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write};
@@ -8,7 +8,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use crate::report::Report;
-use crate::view::{json, text};
+use crate::view::{json, text, tree};
 
 /// A report could not be saved.
 #[derive(Debug, Error)]
@@ -21,9 +21,9 @@ pub enum SaveError {
     Io(String, io::Error),
 }
 
-/// A name that says which machine and when.
+/// A name that says what it is (`holdup` for a report), which machine and when.
 #[must_use]
-pub fn suggested_name(report: &Report) -> String {
+pub fn suggested_name(what: &str, report: &Report) -> String {
     let host: String = report
         .source
         .host
@@ -32,9 +32,9 @@ pub fn suggested_name(report: &Report) -> String {
         .collect();
     let seconds = report.time.0 / 1_000_000_000;
     if host.is_empty() {
-        format!("holdup-{seconds}.txt")
+        format!("{what}-{seconds}.txt")
     } else {
-        format!("holdup-{host}-{seconds}.txt")
+        format!("{what}-{host}-{seconds}.txt")
     }
 }
 
@@ -58,7 +58,14 @@ pub fn save(report: &Report, name: &str) -> Result<(), SaveError> {
     let written = if path.extension().is_some_and(|e| e == "json") {
         json::report(&mut out, report)
     } else {
-        text::report(&mut out, report)
+        page(&mut out, report)
     };
     written.and_then(|()| out.flush()).map_err(failed)
+}
+
+/// What `holdup snapshot` prints.
+fn page(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    text::findings(out, report)?;
+    tree::trees(out, report)?;
+    text::summary(out, report)
 }

@@ -146,6 +146,10 @@ impl Screen {
             Wake::Picture => Effect::Nothing,
             Wake::Input(input) => self.ui.input(&input),
             Wake::InputFailed(error) => return Err(error).context("reading keys from the terminal"),
+            Wake::Told(said) => {
+                self.ui.told(said);
+                Effect::Redraw
+            }
             Wake::Continued => {
                 self.terminal.take()?;
                 Effect::Redraw

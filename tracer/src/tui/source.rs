@@ -8,6 +8,9 @@ use crate::ids::Timestamp;
 use crate::pipeline::Pipeline;
 use crate::report::{LossRow, ProgramCost, Report, TotalsRow};
 
+/// Looks once at every thread of a machine. It takes its time: on a thread of its own.
+pub type Look = Box<dyn FnOnce() -> Result<Report> + Send>;
+
 /// Something that moves a pipeline on.
 ///
 /// The running kernel cannot be stopped: it has no [`Playback`], and pause freezes the picture only. A recording has one, and
@@ -35,6 +38,11 @@ pub trait Source {
     fn control(&mut self, control: Control) -> Result<()> {
         let _ = control;
         Ok(())
+    }
+
+    /// How to look at every thread of the machine behind the source; `None` where there is none.
+    fn snapshot(&self) -> Option<Look> {
+        None
     }
 
     /// What our BPF programs have cost so far, where the source has any.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{Event, KeyEvent, KeyEventKind};
+use ratatui::crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::draw::{self, Hits};
 use super::feed::Request;
@@ -19,7 +19,7 @@ use super::walk::{List, Opened, Place};
 use crate::report::Report;
 
 /// What the surroundings must do after an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing has changed.
     Nothing,
@@ -146,6 +146,11 @@ impl Ui {
     }
 
     fn key(&mut self, key: &KeyEvent) -> Effect {
+        // Esc and the next key in one read look like that key with Alt, as they often do on a slow line. No key of ours has Alt.
+        if key.modifiers.contains(KeyModifiers::ALT) {
+            self.key(&KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+            return self.key(&KeyEvent::new(key.code, key.modifiers - KeyModifiers::ALT));
+        }
         self.message = None;
         if let Some(prompt) = &mut self.prompt {
             let outcome = prompt.key(key);
@@ -192,9 +197,20 @@ impl Ui {
             Action::Follow => self.follow(),
             Action::Pause => return self.pause(),
             Action::Save => match self.report() {
-                Some(report) => self.prompt = Some(Prompt::new(Purpose::Save, &save::suggested_name(&report))),
+                Some(report) => {
+                    self.prompt = Some(Prompt::new(Purpose::Save, &save::suggested_name("holdup", &report)))
+                }
                 None => self.say(Role::Warning, "there is no report yet"),
             },
+            Action::Snapshot if self.has_playback() => {
+                self.say(Role::Warning, "a recording has no machine that could be looked at");
+            }
+            Action::Snapshot => {
+                let name = self
+                    .report()
+                    .map(|report| save::suggested_name("holdup-snapshot", &report));
+                self.prompt = Some(Prompt::new(Purpose::Snapshot, &name.unwrap_or_default()));
+            }
             Action::About => self.go(Subject::Run),
             Action::Help => self.help = Some(0),
             Action::Repaint => return Effect::Repaint,
@@ -215,6 +231,14 @@ impl Ui {
 
     pub(super) fn say(&mut self, role: Role, text: impl Into<String>) {
         self.message = Some((role, text.into()));
+    }
+
+    /// Shows what has become of a [`Request`].
+    pub fn told(&mut self, said: Result<String, String>) {
+        match said {
+            Ok(text) => self.say(Role::Good, text),
+            Err(text) => self.say(Role::Critical, text),
+        }
     }
 
     /// A recording stops; of the running kernel, only the picture does.
@@ -297,6 +321,11 @@ impl Ui {
             Outcome::Done(Purpose::Filter, text) => {
                 self.prompt = None;
                 self.filter = Filter::parse(&text);
+            }
+            Outcome::Done(Purpose::Snapshot, name) => {
+                self.prompt = None;
+                self.say(Role::Dim, "looking at every thread ...");
+                return Effect::Ask(Request::Snapshot(name));
             }
             Outcome::Done(Purpose::Save, name) => {
                 self.prompt = None;

@@ -29,6 +29,8 @@ use crate::wire::Decoder;
 
 /// Two looks at a machine: what has not changed in between is proven.
 const ROUNDS: usize = 2;
+/// Between them.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Arguments of `snapshot`.
 #[derive(Debug, Args)]
@@ -66,6 +68,20 @@ pub fn run(args: &SnapshotArgs) -> Result<Outcome> {
     };
     written.and_then(|()| out.flush()).context(STDOUT)?;
     Ok(report.findings.iter().map(outcome_of).max().unwrap_or(Outcome::Nothing))
+}
+
+/// A snapshot for somebody who is in the middle of something else.
+///
+/// # Errors
+/// When the kernel refuses the programs or stops answering.
+pub fn once() -> Result<Report> {
+    let args = SnapshotArgs {
+        text: true,
+        json: false,
+        interval: INTERVAL,
+        all: false,
+    };
+    Ok(take(&args, &KernelFacts::of_this_machine()?)?.0)
 }
 
 fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCost>)> {

@@ -1,5 +1,6 @@
 //! Every pane of every scene at two sizes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -156,6 +157,21 @@ fn opened() {
     });
 }
 
+/// The detail of the first row of each pane, on the whole screen.
+#[test]
+fn opened_everywhere() {
+    for (scene, picture) in [
+        ("opened-self-deadlock", scenario("self-deadlock-mutex")),
+        ("opened-cycle", scenario("cycle-three-kinds")),
+        ("opened-pile-up", picture(&pile_up())),
+        ("opened-cpu-chain", scenario("cpu-chain")),
+    ] {
+        check(scene, &picture, |shown| {
+            shown.key(KeyCode::Enter);
+        });
+    }
+}
+
 #[test]
 fn this_run() {
     check("this-run", &scenario("hot"), |shown| shown.keys("i"));
@@ -190,6 +206,30 @@ fn ascii_without_colour() {
             assert!(!coloured);
         }
     }
+}
+
+/// The palettes differ in colours only, and only in those that can be read on their background.
+#[test]
+fn light_and_dark() {
+    let palette = |name: &str, colorfgbg: &str, pane: usize| {
+        let vars = [("LANG", "C.UTF-8"), ("COLORFGBG", colorfgbg)];
+        let mut shown = Shown::themed(scenario(name), (160, 50), &vars);
+        shown.keys(&pane.to_string());
+        let colours: BTreeSet<String> = shown.buffer.content.iter().map(|c| format!("{:?}", c.fg)).collect();
+        (shown.text(), colours)
+    };
+    let (mut on_dark, mut on_light) = (BTreeSet::new(), BTreeSet::new());
+    for name in ["self-deadlock-mutex", "cycle-three-kinds", "hot", "cpu-chain"] {
+        for pane in 1..=5 {
+            let (dark, light) = (palette(name, "15;0", pane), palette(name, "0;15", pane));
+            assert_eq!(dark.0, light.0);
+            on_dark.extend(dark.1);
+            on_light.extend(light.1);
+        }
+    }
+    let set = |names: &[&str]| names.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(on_dark, set(&["Cyan", "Green", "LightRed", "Reset", "Yellow"]));
+    assert_eq!(on_light, set(&["Blue", "Green", "Magenta", "Red", "Reset"]));
 }
 
 #[test]

@@ -95,6 +95,22 @@ fn keys_typed_faster_than_the_screen_is_drawn_do_the_same() {
 }
 
 #[test]
+fn esc_and_a_key_that_arrive_together_are_both_taken() {
+    let mut apart = Shown::new(scenario("self-deadlock-mutex"), SMALL);
+    let mut together = Shown::new(scenario("self-deadlock-mutex"), SMALL);
+    for shown in [&mut apart, &mut together] {
+        shown.key(KeyCode::Enter);
+        has(shown, "what to do next");
+    }
+    apart.key(KeyCode::Esc);
+    apart.keys("4");
+    together.input(&Event::Key(KeyEvent::new(KeyCode::Char('4'), KeyModifiers::ALT)));
+    assert_eq!(together.text(), apart.text());
+    let quit = together.input(&Event::Key(KeyEvent::new(KeyCode::Char('q'), KeyModifiers::ALT)));
+    assert_eq!(quit, Effect::Quit);
+}
+
+#[test]
 fn folded_readers_unfold_and_fold() {
     let mut shown = Shown::new(picture(&pile_up()), SMALL);
     shown.keys("2");
@@ -244,6 +260,36 @@ fn the_report_is_saved_and_nothing_is_overwritten() {
             assert!(saved.contains("kworker/1:2 (215) waits for mutex lf_aa"), "{saved}");
         }
     }
+}
+
+#[test]
+fn a_snapshot_is_asked_for_and_a_recording_has_none() {
+    let mut picture = scenario("self-deadlock-mutex");
+    let mut shown = Shown::new(picture.clone(), (160, 50));
+    shown.keys("W");
+    has(&shown, "snapshot as (.json or text): holdup-snapshot-web17-10.txt");
+    let effect = shown.key(KeyCode::Enter);
+    assert_eq!(
+        effect,
+        Effect::Ask(Request::Snapshot("holdup-snapshot-web17-10.txt".to_owned()))
+    );
+    has(&shown, "looking at every thread");
+    shown.ui.told(Ok("snapshot saved to x".to_owned()));
+    shown.draw();
+    has(&shown, "snapshot saved to x");
+    shown.ui.told(Err("no snapshot: x is there already".to_owned()));
+    shown.draw();
+    has(&shown, "no snapshot: x is there already");
+    picture.vitals.playback = Some(Playback {
+        paused: true,
+        percent: 100,
+        start: Timestamp(0),
+        position: Timestamp(5),
+        end: Timestamp(9),
+    });
+    shown.ui.show(picture);
+    assert_eq!(shown.key(KeyCode::Char('W')), Effect::Redraw);
+    has(&shown, "a recording has no machine that could be looked at");
 }
 
 fn mouse(kind: MouseEventKind, column: u16, row: u16) -> Event {
