@@ -15,8 +15,10 @@ const BATCH: usize = 4096;
 const TICK: Duration = Duration::from_millis(20);
 /// Real time, in hundredths.
 const REAL_TIME: u32 = 100;
-/// Slowest and fastest speed, in hundredths of real time.
-const SPEEDS: std::ops::RangeInclusive<u32> = 6..=25_600;
+/// Speeds, in hundredths of real time. A list, because halves of them are rounded: the way down must be the way up.
+const SPEEDS: [u32; 13] = [
+    6, 12, 25, 50, REAL_TIME, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600,
+];
 
 /// A capture that is being played.
 #[derive(Debug)]
@@ -52,6 +54,13 @@ impl ReplaySource {
     fn resume_at(&mut self, time: Timestamp, percent: u32) {
         self.since = (Instant::now(), time);
         self.percent = percent;
+    }
+
+    /// The speed so many steps further, at most the last one.
+    fn speed(&self, by: isize) -> u32 {
+        let at = SPEEDS.iter().position(|speed| *speed >= self.percent).unwrap_or(0);
+        let to = at.saturating_add_signed(by).min(SPEEDS.len() - 1);
+        SPEEDS.get(to).copied().unwrap_or(REAL_TIME)
     }
 
     /// Time up to which it has been played, also between two events.
@@ -127,8 +136,8 @@ impl Source for ReplaySource {
                 self.paused = false;
             }
             Control::TogglePause => self.pause(position),
-            Control::Faster => self.resume_at(position, (self.percent * 2).min(*SPEEDS.end())),
-            Control::Slower => self.resume_at(position, (self.percent / 2).max(*SPEEDS.start())),
+            Control::Faster => self.resume_at(position, self.speed(1)),
+            Control::Slower => self.resume_at(position, self.speed(-1)),
             Control::StepToFinding => {
                 self.player.next_finding()?;
                 self.pause(self.player.now());
