@@ -3,6 +3,7 @@
 //! The machine is noisy and drifts, so every variant carries the empty program along, the variants take turns, and the medians
 //! and their ratios to the empty program are what counts.
 
+use crate::recorder::{size, soak};
 use crate::{build, ui};
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
@@ -11,6 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Benchmarks.
 #[derive(Debug, Subcommand)]
@@ -26,6 +28,24 @@ pub enum Bench {
         /// Threads that contend
         #[arg(long, default_value_t = 8)]
         threads: usize,
+    },
+    /// Size and cost of a recording of every wait, against `perf lock record` where there is a perf
+    Record {
+        /// Runs
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each run
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+        /// Threads that contend
+        #[arg(long, default_value_t = 8)]
+        threads: usize,
+    },
+    /// A long recording in the default mode, with rotation: memory, files, and whether everything is in them
+    Soak {
+        /// Seconds
+        #[arg(long, default_value_t = 3600)]
+        seconds: u32,
     },
 }
 
@@ -46,11 +66,19 @@ const TMPFS: &str = "/dev/shm";
 /// # Errors
 /// holdup cannot be built or run, or the kernel does not count run times.
 pub fn run(bench: &Bench) -> Result<()> {
-    let Bench::Probes {
-        rounds,
-        seconds,
-        threads,
-    } = bench;
+    let (rounds, seconds, threads) = match bench {
+        Bench::Probes {
+            rounds,
+            seconds,
+            threads,
+        } => (rounds, seconds, threads),
+        Bench::Record {
+            rounds,
+            seconds,
+            threads,
+        } => return size::run(*rounds, *seconds, *threads),
+        Bench::Soak { seconds } => return soak::run(Duration::from_secs((*seconds).into()), &[]),
+    };
     let holdup = build::host()?;
     let _counting = Counting::start()?;
     let directory = tempfile::tempdir_in(TMPFS).with_context(|| format!("no tmpfs at {TMPFS}"))?;

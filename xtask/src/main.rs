@@ -3,8 +3,10 @@
 mod bench;
 mod build;
 mod check;
+mod exporttest;
 mod paths;
 mod process;
+mod recorder;
 mod setup;
 mod test;
 mod ui;

@@ -2,7 +2,7 @@
 
 use crate::check::{CHECKS, Done};
 use crate::setup::{self, Part};
-use crate::{process, ui, viewtest, vmtest};
+use crate::{exporttest, process, recorder, ui, viewtest, vmtest};
 use anyhow::{Context as _, Result};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// For `cargo test` with all its builds.
 const CARGO_TEST_LIMIT: Duration = Duration::from_secs(25 * 60);
+
+/// Tells the tests that graphs must be drawn: without it they do that only where `dot` happens to be.
+const GRAPHVIZ: &str = "HOLDUP_TEST_GRAPHVIZ";
 
 /// How one test ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +92,8 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
             vmtest::runner::names(filter),
             vmtest::power_cut::names(filter),
             viewtest::names(filter),
+            recorder::names(filter),
+            exporttest::names(filter),
         ]
         .concat();
         names.iter().for_each(|name| println!("{name}"));
@@ -112,6 +117,8 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
         cargo_test(filter, &mut count);
     }
     vmtest::runner::run(filter, &mut count)?;
+    exporttest::run(filter, &mut count);
+    recorder::run(filter, &mut count);
     viewtest::run(filter, &mut count);
     vmtest::power_cut::run(filter, &mut count);
     ui::step(format!("tests took {:.0} s", started.elapsed().as_secs_f32()));
@@ -141,6 +148,10 @@ fn cargo_test(filter: Option<&str>, count: &mut Count) {
         "never",
     ]);
     command.args(filter);
+    match setup::ensure(&[Part::Graphs]) {
+        Ok(()) => drop(command.env(GRAPHVIZ, "1")),
+        Err(why) => count.add("graphviz", Line::Skipped(format!("graphs are not drawn: {why:#}"))),
+    }
     let before = count.failed;
     let outcome = setup::ensure(&[Part::Build])
         .and_then(|()| stream(&mut command, CARGO_TEST_LIMIT, |line| take(line, count)))

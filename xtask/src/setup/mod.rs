@@ -35,6 +35,16 @@ const TERMINAL: &[Need] = &[Need {
     proof: Proof::Program("tmux"),
 }];
 
+const GRAPHS: &[Need] = &[Need {
+    package: "graphviz",
+    proof: Proof::Program("dot"),
+}];
+
+const TRACES: &[Need] = &[Need {
+    package: "python3-pip",
+    proof: Proof::Program("pip3"),
+}];
+
 /// To build kernel modules. gcc-12 is the compiler Debian 12's kernels were built with, and their makefiles name it.
 const MODULES: &[Need] = &[
     Need {
@@ -110,6 +120,10 @@ pub enum Part {
     Modules,
     /// Tests of the view on a terminal.
     Terminal,
+    /// Tests that draw graphs.
+    Graphs,
+    /// Tests of traces for Perfetto.
+    Traces,
 }
 
 /// Every part.
@@ -120,6 +134,8 @@ pub const ALL: &[Part] = &[
     Part::Machine,
     Part::Modules,
     Part::Terminal,
+    Part::Graphs,
+    Part::Traces,
 ];
 
 /// Installs what the parts lack; says what it does and is silent about what is there.
@@ -141,6 +157,8 @@ pub fn ensure(parts: &[Part]) -> Result<()> {
             Part::Machine => apt::ensure(MACHINE)?,
             Part::Modules => apt::ensure(MODULES)?,
             Part::Terminal => apt::ensure(TERMINAL)?,
+            Part::Graphs => apt::ensure(GRAPHS)?,
+            Part::Traces => apt::ensure(TRACES)?,
         }
     }
     Ok(())

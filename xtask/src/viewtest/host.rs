@@ -2,9 +2,9 @@
 
 use super::tmux::Tmux;
 use super::{Done, Screens};
-use crate::{bench, build, ui};
+use crate::{bench, build, recorder, ui};
 use anyhow::{Context as _, Result, ensure};
-use std::os::unix::fs::MetadataExt as _;
+use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,8 @@ const THREAD: &str = bench::CONTENDER;
 /// Threads that create and remove directories next to each other wait for their parent's lock; the view shows it with its
 /// owner, and gives the terminal back.
 pub fn contention(screens: &Screens) -> Result<Done> {
-    if std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() != 0) {
-        return Ok(Done::Skipped("only root can attach probes".to_owned()));
-    }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Ok(Done::Skipped("this kernel has no BTF".to_owned()));
+    if let Some(why) = recorder::impossible() {
+        return Ok(Done::Skipped(why.to_owned()));
     }
     let holdup = build::host()?;
     let directory = tempfile::tempdir_in(TMPFS).with_context(|| format!("no tmpfs at {TMPFS}"))?;
@@ -72,6 +69,17 @@ fn walk(holdup: &Path, screens: &Screens) -> Result<()> {
     terminal.until_all(&["PAUSED at"], SOON)?;
     terminal.keys(&["Space"])?;
     terminal.until_all(&["LIVE"], SOON)?;
+
+    let file = screens.file("snapshot.json")?;
+    let name = file.to_str().context("a path that is no text")?;
+    terminal.keys(&["W", "C-u", name, "Enter"])?;
+    terminal.until_all(&["snapshot saved to"], SOON)?;
+    let snapshot: Value = serde_json::from_slice(&std::fs::read(&file)?).context("the snapshot is no JSON")?;
+    ensure!(
+        snapshot["source"]["mode"] == "snapshot",
+        "it is something else: {snapshot}"
+    );
+
     terminal.keys(&["q"])?;
     let left = terminal.until_all(&["left with 0", "icanon"], SOON)?;
     ensure!(

@@ -78,6 +78,42 @@ pub const TESTS: &[VmTest] = &[
             survived(live, replay)
         },
     },
+    // Through pipes all the way; SIGTERM ends it in good order.
+    VmTest {
+        name: "streamed",
+        kernels: KERNELS,
+        group: "record",
+        expects: &[],
+        steps: |steps| {
+            steps.trigger("contend-mutex ms=15000");
+            let run = "sh -c 'echo $$ > /out/pid; exec holdup record -o - --all 2> /out/streamed.err' \
+                       | tee /out/streamed.holdup | holdup replay - --json --tuples > /out/piped.jsonl";
+            let compare = "holdup replay /out/streamed.holdup --json --tuples | cmp - /out/piped.jsonl \
+                           && grep -c '\"event\":\"end\"' /out/piped.jsonl; cat /out/streamed.err >&2";
+            let grown = grown("/out/streamed.holdup", 10_000);
+            steps.shell(
+                "streamed",
+                &format!(": > /out/streamed.holdup; ({run}) & {grown}; kill -TERM $(cat /out/pid); wait; {compare}"),
+            );
+            steps.done("contend-mutex");
+        },
+        check: |run| {
+            let streamed = run.output("streamed")?;
+            streamed.exited_with(0)?;
+            let said = streamed.stderr();
+            ensure!(
+                said.contains("holdup: recorded") && !said.contains("not in the capture"),
+                "it did not end in good order: {said}"
+            );
+            let count: u64 = streamed
+                .stdout()
+                .trim()
+                .parse()
+                .context("no count: the two replays differ")?;
+            ensure!(count > 100, "only {count} waits came through");
+            Ok(())
+        },
+    },
     // The last of its boot: whatever starts after it finds the deadlock, too.
     VmTest {
         name: "replay-is-live",
