@@ -83,13 +83,14 @@ impl Tmux {
         }
     }
 
-    /// Waits for texts that must all be there at the same time.
+    /// Waits for texts that must all be there at the same time; a text may be broken over lines.
     ///
     /// # Errors
     /// As [`Tmux::until`].
     pub fn until_all(&self, texts: &[&str], limit: Duration) -> Result<String> {
         self.until(&format!("{texts:?}"), limit, |screen| {
-            texts.iter().all(|text| screen.contains(text))
+            let flat = screen.split_whitespace().collect::<Vec<_>>().join(" ");
+            texts.iter().all(|text| screen.contains(text) || flat.contains(text))
         })
     }
 }
