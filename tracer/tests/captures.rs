@@ -2,94 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests: what fails shall fail the test")]
 
+#[path = "captures/fixtures.rs"]
+mod fixtures;
+
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use fixtures::FIXTURES;
 use tracer::capture::{Content, Items, ReadError};
 use tracer::diagnosis::{Certainty, Kind};
 use tracer::event::{Body, Event};
 use tracer::player::{Player, Reached};
 use tracer::source::replay::Replay;
-
-/// A capture of a scenario of the fault module: the findings that are open at its end, most severe first, a lock that has a name,
-/// a function that waits, and the exit code of its replay.
-struct Fixture {
-    name: &'static str,
-    open: &'static [(Kind, Certainty)],
-    lock: Option<&'static str>,
-    waits_in: &'static str,
-    code: i32,
-}
-
-const FIXTURES: &[Fixture] = &[
-    Fixture {
-        name: "contend-rwsem-6.1",
-        open: &[],
-        lock: None,
-        waits_in: "lockfault_contend_rwsem_take",
-        code: 0,
-    },
-    Fixture {
-        name: "contend-spinlock-6.1",
-        open: &[],
-        lock: None,
-        waits_in: "spinlock",
-        code: 0,
-    },
-    Fixture {
-        name: "holder-asleep-6.1",
-        open: &[],
-        lock: Some("lockfault_asleep_mutex [lockfault]"),
-        waits_in: "lockfault_hold_waiter",
-        code: 4,
-    },
-    Fixture {
-        name: "inversion-mutex-6.1",
-        open: &[(Kind::OrderInversion, Certainty::Possible)],
-        lock: Some("lockfault_inversion_mutexes [lockfault]"),
-        waits_in: "lockfault_inversion_mutex_ab",
-        code: 0,
-    },
-    Fixture {
-        name: "mixed-cycle-6.1",
-        open: &[(Kind::Cycle, Certainty::Proven)],
-        lock: None,
-        waits_in: "lockfault_mixed_mutex_holder",
-        code: 3,
-    },
-    Fixture {
-        name: "mutex-aa-6.1",
-        open: &[(Kind::SelfDeadlock, Certainty::Proven)],
-        lock: Some("lockfault_aa_mutex [lockfault]"),
-        waits_in: "lockfault_mutex_aa_inner",
-        code: 3,
-    },
-    Fixture {
-        name: "mutex-abba-6.1",
-        open: &[(Kind::Cycle, Certainty::Proven)],
-        lock: Some("lockfault_abba_a [lockfault]"),
-        waits_in: "lockfault_mutex_abba_first",
-        code: 3,
-    },
-    Fixture {
-        name: "owner-exited-6.1",
-        open: &[(Kind::OrphanedLock, Certainty::Proven)],
-        lock: None,
-        waits_in: "lockfault_hold_waiter",
-        code: 4,
-    },
-    Fixture {
-        name: "rwsem-reader-io-6.1",
-        open: &[
-            (Kind::RootBlocker, Certainty::Likely),
-            (Kind::ReaderPileUp, Certainty::Likely),
-        ],
-        lock: None,
-        waits_in: "lockfault_reader_io_reader",
-        code: 4,
-    },
-];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

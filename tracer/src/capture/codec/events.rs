@@ -174,44 +174,7 @@ record!(SymbolName {
     offset,
     module
 });
-impl Wire for LockName {
-    fn put(&self, out: &mut Encoder) {
-        let Self {
-            lock,
-            name,
-            source,
-            class,
-        } = self;
-        lock.put(out);
-        name.put(out);
-        source.put(out);
-        class.put(out);
-    }
-    fn take(from: &mut Decoder) -> Result<Self, CodecError> {
-        Ok(Self {
-            lock: Wire::take(from)?,
-            name: Wire::take(from)?,
-            source: Wire::take(from)?,
-            class: if from.version() >= 2 { Wire::take(from)? } else { None },
-        })
-    }
-}
-
-#[cfg(test)]
-impl Every for LockName {
-    fn every() -> Vec<Self> {
-        let (locks, texts, classes) = (Every::every(), Every::every(), Every::every());
-        let most = locks.len().max(texts.len()).max(classes.len());
-        (0..most)
-            .map(|n| Self {
-                lock: pick(&locks, n),
-                name: pick(&texts, n),
-                source: pick(&texts, n),
-                class: pick(&classes, n),
-            })
-            .collect()
-    }
-}
+record!(LockName { lock, name, source, class since 2 });
 record!(Reinit {
     lock,
     kind,
