@@ -92,6 +92,12 @@ pub fn rwlock(counts: u32) -> Owner {
     }
 }
 
+/// Whether a writer waits for a rwlock, by its counter. Readers that wait leave no trace there.
+#[must_use]
+pub fn rwlock_writer_waits(counts: u32) -> bool {
+    counts & WRITER_WAITS != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +147,6 @@ mod tests {
         ] {
             assert_eq!(rwlock(counts), owner, "{counts:#x}");
         }
+        assert!(rwlock_writer_waits(0x1ff) && !rwlock_writer_waits(0x2ff));
     }
 }

@@ -48,6 +48,28 @@ pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "before",
         kernels: STOCK,
+        group: "hardirq",
+        expects: &[],
+        steps: |steps| before(steps, "hardirq-aa"),
+        check: |run| {
+            says(run, ATTACHED_BEFORE.stderr)?;
+            judge(run, &HARDIRQ)
+        },
+    },
+    VmTest {
+        name: "after",
+        kernels: STOCK,
+        group: "hardirq",
+        expects: &[],
+        steps: after,
+        check: |run| {
+            says(run, ATTACHED_AFTER.stderr)?;
+            judge(run, &HARDIRQ)
+        },
+    },
+    VmTest {
+        name: "before",
+        kernels: STOCK,
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
@@ -108,29 +130,59 @@ const ATTACHED_AFTER: Attached = Attached {
     stderr: "CPU 1 stands still, and attaching could wait for it for ever",
 };
 
-/// What is true of a scenario with a softirq.
+/// What is true of a scenario with an interrupt.
 struct Truth {
     scenario: &'static str,
     lock: &'static str,
+    /// Symbol of a static lock.
+    symbol: Option<&'static str>,
     comm: &'static str,
+    context: &'static str,
     work: &'static str,
+    above: &'static str,
     below: &'static str,
+    cure: &'static str,
 }
+
+const SOFTIRQ_CURE: &str =
+    "softirq: process context (THREAD) must disable softirqs while it holds it, with spin_lock_bh().";
+const HARDIRQ_CURE: &str =
+    "a hard interrupt: process context (THREAD) must disable interrupts while it holds it, with spin_lock_irqsave().";
 
 const TIMER: Truth = Truth {
     scenario: "softirq-aa-timer",
     lock: "heap.softirq_timer.lock",
+    symbol: None,
     comm: "lf_tmr_holder",
+    context: "softirq",
     work: "a timer",
+    above: "lockfault_softirq_touch",
     below: "lockfault_softirq_timer_section",
+    cure: SOFTIRQ_CURE,
 };
 
 const RCU: Truth = Truth {
     scenario: "softirq-aa-rcu",
     lock: "heap.softirq_rcu.lock",
+    symbol: None,
     comm: "lf_rcu_holder",
+    context: "softirq",
     work: "an RCU callback",
+    above: "lockfault_softirq_touch",
     below: "lockfault_softirq_rcu_prune",
+    cure: SOFTIRQ_CURE,
+};
+
+const HARDIRQ: Truth = Truth {
+    scenario: "hardirq-aa",
+    lock: "lockfault_hardirq_lock",
+    symbol: Some("lockfault_hardirq_lock [lockfault]"),
+    comm: "lf_hrq_holder",
+    context: "hardirq",
+    work: "a high-resolution timer",
+    above: "lockfault_hardirq_fn",
+    below: "lockfault_hardirq_section",
+    cure: HARDIRQ_CURE,
 };
 
 fn before(steps: &mut Steps, scenario: &str) {
@@ -154,26 +206,41 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
     let lock = format!("{:#018x}", truth.lock(is.lock)?);
     let output = run.output("live")?;
     output.exited_with(DEADLOCK)?;
-    let Truth { comm, work, below, .. } = is;
+    let Truth {
+        symbol,
+        comm,
+        context,
+        work,
+        above,
+        below,
+        ..
+    } = is;
+    let source = symbol.map(|_| "kernel symbol");
+    let spinlock = symbol.map_or_else(
+        || format!("spinlock {lock}"),
+        |symbol| format!("spinlock {symbol} ({lock})"),
+    );
     let thread = format!("{comm} ({tid})");
-    let softirq = format!("softirq on CPU 1 above {thread}");
+    let interrupt = format!("{context} on CPU 1 above {thread}");
+    let code = if *context == "softirq" { "Softirq" } else { "Hardirq" };
+    let cure = is.cure.replace("THREAD", &thread);
     let expected = json!({
-        "id": format!("context-deadlock:cpu1-Softirq:{tid}:{lock}"),
+        "id": format!("context-deadlock:cpu1-{code}:{tid}:{lock}"),
         "kind": "context-deadlock",
         "severity": "critical",
         "certainty": "likely",
-        "title": format!("{softirq} ({work}) spins on spinlock {lock} at lockfault_softirq_touch, which {thread} holds, interrupted \
-            at {below}: neither can go on"),
+        "title": format!("{interrupt} ({work}) spins on {spinlock} at {above}, which {thread} holds, interrupted at {below}: neither \
+            can go on"),
         "since_is_lower_bound": true,
         "tasks": [
-            {"tid": tid, "tgid": tid, "comm": comm, "context": "softirq", "interrupt_cpu": 1, "state": "unknown", "cpu": null,
-             "site": "lockfault_softirq_touch"},
+            {"tid": tid, "tgid": tid, "comm": comm, "context": context, "interrupt_cpu": 1, "state": "unknown", "cpu": null,
+             "site": above},
             {"tid": tid, "tgid": tid, "comm": comm, "context": "task", "state": "running", "cpu": 1, "site": below},
         ],
-        "locks": [{"address": lock, "kind": "spinlock", "name": null, "name_source": null, "waiters": 1}],
+        "locks": [{"address": lock, "kind": "spinlock", "name": symbol, "name_source": source, "waiters": 1}],
         "chain": [{
-            "waiter": {"tid": tid, "tgid": tid, "comm": comm, "context": "softirq", "interrupt_cpu": 1},
-            "on": {"type": "lock", "address": lock, "kind": "spinlock", "name": null, "name_source": null, "waiters": 1,
+            "waiter": {"tid": tid, "tgid": tid, "comm": comm, "context": context, "interrupt_cpu": 1},
+            "on": {"type": "lock", "address": lock, "kind": "spinlock", "name": symbol, "name_source": source, "waiters": 1,
                    "mode": "exclusive"},
             "waited_is_lower_bound": true,
             "holder": {"tid": tid, "tgid": tid, "comm": comm, "context": "task"},
@@ -181,15 +248,14 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
         }],
         "victims": {"count": 0, "cgroups": [], "tasks": []},
         "evidence": [
-            {"source": "cpu-sample", "text": format!("{softirq} has spun on spinlock {lock} for TIME, seen N times")},
+            {"source": "cpu-sample", "text": format!("{interrupt} has spun on {spinlock} for TIME, seen N times")},
             {"source": "cpu-sample", "text": format!("{thread} was interrupted with a spinlock held, and no other CPU can hold it: \
                 each was seen without one since, or with no more than it waits for")},
-            {"source": "owner-word", "text": format!("word of spinlock {lock} is 0x101: held, in N reads over TIME")},
-            {"source": "missing", "text": format!("spinlock {lock} does not record its holder and its acquisition was not seen: the \
+            {"source": "owner-word", "text": format!("word of {spinlock} is 0x101: held, in N reads over TIME")},
+            {"source": "missing", "text": format!("{spinlock} does not record its holder and its acquisition was not seen: the \
                 holder is inferred")},
         ],
-        "next_steps": [format!("spinlock {lock} is also taken in softirq: process context ({thread}) must disable softirqs while it \
-            holds it, with spin_lock_bh().")],
+        "next_steps": [format!("{spinlock} is also taken in {cure}")],
     });
     let found = deadlocks(&output.stdout())?;
     let [finding] = found.as_slice() else {
@@ -278,24 +344,24 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     }
     let victims = &finding["victims"];
     ensure!(victims["count"] == 2, "victims: {victims:#}");
-    let stderr = output.stderr();
-    ensure!(
-        stderr.contains(attached.stderr),
-        "no \"{}\": {}",
-        attached.stderr,
-        output.shown()
-    );
+    says(run, attached.stderr)
+}
+
+/// What it leaves behind, or does not do, on a machine with a dead CPU.
+fn says(run: &GuestRun, text: &str) -> Result<()> {
+    let output = run.output("live")?;
+    ensure!(output.stderr().contains(text), "no \"{text}\": {}", output.shown());
     Ok(())
 }
 
 /// The deadlocks that were opened, each as it was told last, without what differs from run to run.
-fn deadlocks(stdout: &str) -> Result<Vec<Value>> {
+pub fn deadlocks(stdout: &str) -> Result<Vec<Value>> {
     let mut found: Vec<Value> = Vec::new();
     for line in stdout.lines() {
         let mut value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
         let deadlock = matches!(
             value["finding"]["kind"].as_str(),
-            Some("context-deadlock" | "self-deadlock" | "cycle" | "dead-lock-word")
+            Some("context-deadlock" | "self-deadlock" | "cycle" | "dead-lock-word" | "reinit-in-use")
         );
         if !deadlock {
             continue;
@@ -351,6 +417,9 @@ fn timeless(text: &str) -> String {
         } else if word.parse::<u64>().is_ok() && COUNTED.contains(&unit) {
             out.push("N".to_owned());
             at += 1;
+        } else if word == "at" && next.trim_end_matches(';').parse::<f64>().is_ok() {
+            out.push("at INSTANT;".to_owned());
+            at += 2;
         } else {
             out.push(word.to_owned());
             at += 1;
@@ -369,5 +438,6 @@ mod tests {
             timeless("a (119) has spun on 0x101 for 1.25 s, seen 5 times at CPU 1: 3 reads over 994 ms"),
             "a (119) has spun on 0x101 for TIME, seen N times at CPU 1: N reads over TIME"
         );
+        assert_eq!(timeless("x at 15.181; at once"), "x at INSTANT; at once");
     }
 }

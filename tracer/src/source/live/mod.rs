@@ -2,6 +2,7 @@
 
 mod board;
 mod cells;
+mod interrupt_stack;
 pub(crate) mod names;
 mod percpu;
 mod queue_search;

@@ -9,7 +9,7 @@ use crate::ids::{CpuId, TaskKey, Tgid, Tid, Timestamp};
 use crate::kernel::btf::Btf;
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::offsets::KernelOffsets;
-use crate::kernel::stackscan::Memory;
+use crate::kernel::stackscan::{Memory, is_pointer};
 use crate::wire;
 
 /// Requests of one CPU that are followed at most.
@@ -27,6 +27,9 @@ pub struct Places {
     requests: Option<u64>,
     /// KERNEL: `cfd_data.csd`, in 5.13 to 6.3 `cfd_data.pcpu` (kernel/smp.c): a per-CPU pointer to the requests for each target.
     requests_to_many: Option<u64>,
+    /// KERNEL: x86-64's `hardirq_stack_ptr`, the address of the last word of the stack (arch/x86/kernel/irq_64.c); 6.2 to 6.14
+    /// keep it in `pcpu_hot`.
+    interrupt_stack: Option<u64>,
     task: KernelOffsets,
     stack_size: u64,
     /// Offset of each CPU's area, once read.
@@ -44,6 +47,8 @@ pub struct Running {
     pub preempt_count: Option<u32>,
     /// Kernel stack of the thread: lowest address and the first one beyond it.
     pub stack: (u64, u64),
+    /// Address of the last word of the stack for hard interrupts, where the CPU has one.
+    pub interrupt_stack: Option<u64>,
     /// Addresses of the requests of other CPUs that it has not taken yet.
     pub requests: Vec<u64>,
     /// Base of the requests that it sends to many CPUs at once; the one for a CPU lies at that CPU's offset from it.
@@ -69,6 +74,10 @@ impl Places {
                     member("call_function_data", "csd", btf).or_else(|| member("call_function_data", "pcpu", btf));
                 Some(cfd + csd?)
             }),
+            interrupt_stack: match member("pcpu_hot", "hardirq_stack_ptr", btf) {
+                Some(member) => symbol("pcpu_hot").map(|hot| hot + member),
+                None => symbol("hardirq_stack_ptr"),
+            },
             task: facts.offsets.offsets,
             stack_size: facts.layout.stack_size.into(),
             areas: Vec::new(),
@@ -113,6 +122,7 @@ impl Places {
             self.current,
             self.requests,
             self.requests_to_many,
+            self.interrupt_stack,
         ];
         let area = |cpu: &CpuId| self.area(*cpu).unwrap_or_default();
         let at = |cpu| places.map(|place| place.map_or(0, |place| area(cpu).wrapping_add(place)));
@@ -129,6 +139,7 @@ impl Places {
                     preempt_count,
                     requests: word(2).filter(|&first| first != 0).into_iter().collect(),
                     sends: word(3).filter(|&base| base != 0),
+                    interrupt_stack: word(4).filter(|&top| is_pointer(top)),
                     ..Running::default()
                 };
                 (running, word(1).unwrap_or(0))

@@ -55,6 +55,12 @@ pub fn serves_interrupt(count: u32) -> bool {
     count & (HARDIRQ | NMI | SERVING_SOFTIRQ) != 0
 }
 
+/// Whether a CPU with this preempt count is in a hard interrupt, and in no NMI above it.
+#[must_use]
+pub fn in_hard_interrupt(count: u32) -> bool {
+    count & HARDIRQ != 0 && count & NMI == 0
+}
+
 /// Spinlocks that the CPU holds or waits for, as its preempt count says; 0 also where the kernel does not count them.
 #[must_use]
 pub fn spinlocks(sample: &CpuSample) -> Option<u32> {

@@ -6,15 +6,27 @@ use anyhow::Result;
 
 use super::super::percpu::Running;
 use super::super::spin::LongSpin;
-use super::super::{queue_search, standstill};
+use super::super::{interrupt_stack, queue_search, standstill};
 use super::{Board, SPINLOCKS, Sampled, Spinning};
-use crate::event::{Actor, Body, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, WaitSample};
-use crate::ids::{CpuId, LockAddr, StackId, Timestamp};
+use crate::event::{
+    Actor, Body, Context, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, TaskRef, TaskSample,
+    TaskState, WaitSample,
+};
+use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, Timestamp};
 use crate::kernel::stackscan::Memory;
 use crate::spin_word;
 
 /// Reads of a lock's word in one round: a lock that is free for a moment is not free every time.
 const WORD_READS: usize = 4;
+
+/// A spin that no probe and no sample has shown.
+struct Unseen {
+    who: Actor,
+    lock: LockAddr,
+    kind: LockKind,
+    mode: Mode,
+    frames: Vec<KernelAddr>,
+}
 
 impl Board {
     /// What kernel memory adds: the words of the locks, requests between CPUs, and who is left as a holder.
@@ -74,45 +86,71 @@ impl Board {
             let Some(since) = self.times.silent(r.cpu, now).filter(|_| !told) else {
                 continue;
             };
-            let (Some(task), Some(count)) = (&r.task, r.preempt_count) else {
+            let Some(count) = r.preempt_count else { continue };
+            let Some(found) = self.spins_unseen(memory, r, count)? else {
                 continue;
             };
-            // Above the thread the stack is another one, and its thread's stack does not lead to the lock.
-            if standstill::serves_interrupt(count) {
-                continue;
-            }
-            let found = queue_search::queued_on(memory, r, self.symbols.as_deref(), self.cpus)?;
-            let Some(lock) = found else { continue };
             self.counted |= count & SPINLOCKS > 0;
-            let who = Actor::Task(task.key);
+            let stack = self.stack(&found.frames, now, out);
+            out.extend(r.task.as_ref().map(|task| runs(task, r.cpu, now)));
             out.push(Event {
                 time: now,
                 body: Body::Wait(WaitSample {
-                    waiter: who,
-                    task: Some(task.clone()),
-                    lock,
-                    kind: LockKind::Spinlock,
-                    mode: Mode::Exclusive,
+                    waiter: found.who,
+                    task: r.task.clone(),
+                    lock: found.lock,
+                    kind: found.kind,
+                    mode: found.mode,
                     phase: Phase::Spinning,
                     since: None,
                     owner_word: 0,
                     owner: Owner::NotRecorded,
                     queued: Queued::Unknown,
                     cpu: Some(r.cpu),
-                    stack: StackId(0),
+                    stack,
                     evidence: Evidence::CpuSample,
                 }),
             });
             let spinning = Spinning {
-                who,
-                lock,
-                kind: LockKind::Spinlock,
+                who: found.who,
+                lock: found.lock,
+                kind: found.kind,
                 since,
                 seen: now,
             };
             self.spinning.insert(r.cpu, spinning);
         }
         Ok(())
+    }
+
+    /// What one CPU that gives no sample spins on: its thread, or the hard interrupt above it.
+    fn spins_unseen(&self, memory: &mut dyn Memory, r: &Running, count: u32) -> Result<Option<Unseen>> {
+        if !standstill::serves_interrupt(count) {
+            let Some(task) = &r.task else { return Ok(None) };
+            let lock = queue_search::queued_on(memory, r, self.symbols.as_deref(), self.cpus)?;
+            return Ok(lock.map(|lock| Unseen {
+                who: Actor::Task(task.key),
+                lock,
+                kind: LockKind::Spinlock,
+                mode: Mode::Exclusive,
+                frames: Vec::new(),
+            }));
+        }
+        let Some(symbols) = self.symbols.as_deref().filter(|_| standstill::in_hard_interrupt(count)) else {
+            return Ok(None);
+        };
+        let found = interrupt_stack::spins_on(memory, r, symbols, self.cpus)?;
+        Ok(found.map(|found| Unseen {
+            who: Actor::Interrupt {
+                cpu: r.cpu,
+                context: Context::Hardirq,
+                interrupted: r.task.as_ref().map(|task| task.key),
+            },
+            lock: found.lock,
+            kind: found.kind,
+            mode: found.mode,
+            frames: found.frames,
+        }))
     }
 
     /// The word of a spinning lock; of several reads one that says "held", if there is one.
@@ -135,5 +173,23 @@ impl Board {
             }
         }
         Ok(last)
+    }
+}
+
+/// The run queue says that this thread has the CPU.
+fn runs(task: &TaskRef, cpu: CpuId, time: Timestamp) -> Event {
+    Event {
+        time,
+        body: Body::Task(TaskSample {
+            task: task.clone(),
+            state: TaskState::Running,
+            cpu: Some(cpu),
+            switches: None,
+            last_switch: None,
+            kernel_thread: false,
+            cgroup: CgroupId(0),
+            stack: StackId(0),
+            work: None,
+        }),
     }
 }
