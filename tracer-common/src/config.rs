@@ -92,6 +92,28 @@ pub struct Layout {
     pub task_mm: u32,
     /// `task_struct.se.exec_start`.
     pub task_exec_start: u32,
+    /// `completion.wait`.
+    pub completion_wait: u32,
+    /// `completion.wait.task_list`.
+    pub completion_wait_list: u32,
+    /// `swait_queue.task`.
+    pub swait_task: u32,
+    /// `swait_queue.task_list`.
+    pub swait_list: u32,
+    /// `wait_queue_head.head`.
+    pub wait_queue_head: u32,
+    /// `wait_queue_entry.private`.
+    pub wait_entry_private: u32,
+    /// `wait_queue_entry.entry`.
+    pub wait_entry_list: u32,
+    /// `percpu_rw_semaphore.waiters`.
+    pub percpu_waiters: u32,
+    /// `rt_mutex_base.waiters` (`rt_mutex.waiters` before 5.15).
+    pub rt_mutex_waiters: u32,
+    /// `rt_mutex_waiter.tree.entry` (`tree_entry` up to 5.15).
+    pub rt_waiter_tree: u32,
+    /// `rt_mutex_waiter.task`.
+    pub rt_waiter_task: u32,
     /// Size of a kernel stack in bytes.
     pub stack_size: u32,
 }
@@ -143,6 +165,17 @@ impl Layout {
         task_kthread: ABSENT,
         task_mm: ABSENT,
         task_exec_start: ABSENT,
+        completion_wait: ABSENT,
+        completion_wait_list: ABSENT,
+        swait_task: ABSENT,
+        swait_list: ABSENT,
+        wait_queue_head: ABSENT,
+        wait_entry_private: ABSENT,
+        wait_entry_list: ABSENT,
+        percpu_waiters: ABSENT,
+        rt_mutex_waiters: ABSENT,
+        rt_waiter_tree: ABSENT,
+        rt_waiter_task: ABSENT,
         stack_size: ABSENT,
     };
 }

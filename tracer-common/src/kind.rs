@@ -14,6 +14,8 @@ pub mod record_kind {
     pub const RELEASE: u16 = 5;
     /// A thread with its kernel stack ([`crate::snapshot::ThreadRecord`]).
     pub const THREAD: u16 = 6;
+    /// A lock in use is initialised ([`crate::record::ReinitRecord`]).
+    pub const REINIT: u16 = 7;
 }
 
 /// Kind of a lock.
@@ -38,6 +40,16 @@ pub mod lock_kind {
     pub const RWLOCK: u8 = 8;
     /// rtmutex-based `spinlock_t`, `rwlock_t` or rwsem of PREEMPT_RT.
     pub const RT_SPINLOCK: u8 = 9;
+}
+
+/// What is initialised, where that is no lock: [`crate::record::ReinitRecord::object`].
+pub mod object {
+    /// The lock that [`crate::record::ReinitRecord::kind`] names.
+    pub const LOCK: u8 = 0;
+    /// A completion, by its `struct swait_queue_head`.
+    pub const COMPLETION: u8 = 1;
+    /// `struct wait_queue_head`.
+    pub const WAIT_QUEUE: u8 = 2;
 }
 
 /// How a lock is wanted.

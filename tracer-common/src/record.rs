@@ -123,8 +123,39 @@ pub struct ReleaseRecord {
     pub stack_len: u32,
 }
 
+/// Somebody initialises a lock that has waiters or a holder.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReinitRecord {
+    /// Start.
+    pub header: Header,
+    /// Address of the lock or completion.
+    pub lock: u64,
+    /// Owner word, before it is overwritten.
+    pub owner_word: u64,
+    /// rwsem: the count word, else 0.
+    pub count_word: u64,
+    /// Who initialises it.
+    pub task: TaskRecord,
+    /// Whom the owner word names.
+    pub owner: TaskRecord,
+    /// The first waiter.
+    pub waiter: TaskRecord,
+    /// Waiters found, each asleep and with its record on its own stack; a lower bound.
+    pub waiters: u32,
+    /// Number of frames that follow.
+    pub stack_len: u32,
+    /// See [`crate::kind::lock_kind`].
+    pub kind: u8,
+    /// See [`crate::kind::object`].
+    pub object: u8,
+    /// Explicit padding.
+    pub pad: [u8; 6],
+}
+
 const _: () = assert!(core::mem::size_of::<Header>() == 16);
 const _: () = assert!(core::mem::size_of::<TaskRecord>() == 72);
 const _: () = assert!(core::mem::size_of::<WaitRecord>() == 16 + 32 + 2 * 72 + 24);
 const _: () = assert!(core::mem::size_of::<TaskSampleRecord>() == 16 + 72 + 8);
 const _: () = assert!(core::mem::size_of::<ReleaseRecord>() == 16 + 8 + 72 + 8);
+const _: () = assert!(core::mem::size_of::<ReinitRecord>() == 16 + 24 + 3 * 72 + 16);

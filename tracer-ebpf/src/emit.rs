@@ -12,7 +12,7 @@ use aya_log_ebpf::info;
 use tracer_common::{
     counter,
     kind::{queue, record_kind, task_field},
-    record::{Header, MAX_FRAMES, ReleaseRecord, WaitRecord},
+    record::{Header, MAX_FRAMES, ReinitRecord, ReleaseRecord, WaitRecord},
     table::Wait,
 };
 
@@ -20,7 +20,9 @@ use crate::{
     layout::setting,
     maps::{BUSY, RING},
     mem::{cas, lost},
-    owner, task,
+    owner,
+    reinit::Use,
+    task,
     wait::current_task,
 };
 
@@ -105,6 +107,38 @@ pub fn release(ctx: *mut c_void, lock: u64, kind: u8) {
             (*to).body.kind = kind;
             (*to).body.pad = [0; 3];
             (*to).body.stack_len = frames;
+        }
+        entry.submit(0);
+    });
+}
+
+/// Emits the initialisation of a lock in use by the current thread, with its stack.
+#[inline(always)]
+pub fn reinit(ctx: *mut c_void, found: &Use) {
+    guarded(|| {
+        let Some(mut entry) = RING.reserve::<WithStack<ReinitRecord>>(0) else {
+            return lost(counter::RING_FULL);
+        };
+        let to = entry.as_mut_ptr();
+        // SAFETY: reserved memory of exactly this type; every field is written before submit.
+        unsafe {
+            (*to).frames = [0; MAX_FRAMES];
+            (*to).body.stack_len = if setting!(stacks) != 0 {
+                take_stack(ctx, &raw mut (*to).frames)
+            } else {
+                0
+            };
+            (*to).body.header = header(record_kind::REINIT, size_of::<WithStack<ReinitRecord>>() as u16);
+            (*to).body.lock = found.lock;
+            (*to).body.owner_word = found.owner_word;
+            (*to).body.count_word = found.count_word;
+            task::identify(&mut (*to).body.task, current_task());
+            task::identify(&mut (*to).body.owner, owner::task(found.kind, found.owner_word));
+            task::fill(&mut (*to).body.waiter, found.waiter);
+            (*to).body.waiters = found.waiters;
+            (*to).body.kind = found.kind;
+            (*to).body.object = found.object;
+            (*to).body.pad = [0; 6];
         }
         entry.submit(0);
     });

@@ -23,6 +23,7 @@ mod layout;
 mod maps;
 mod mem;
 mod owner;
+mod reinit;
 mod release;
 mod sampler;
 mod snapshot;
@@ -220,6 +221,27 @@ kprobe_release! {
     kp_rwsem_wake: RWSEM;
     kp_up: SEMAPHORE;
     kp_rt_mutex_unlock: RT_MUTEX;
+}
+
+macro_rules! kprobe_init {
+    ($($name:ident: $check:ident;)*) => {$(
+        #[kprobe]
+        pub fn $name(ctx: ProbeContext) -> u32 {
+            if let Some(lock) = ctx.arg::<u64>(0) {
+                reinit::$check(ctx.as_ptr(), lock);
+            }
+            0
+        }
+    )*};
+}
+
+kprobe_init! {
+    kp_init_mutex: mutex;
+    kp_init_rwsem: rwsem;
+    kp_init_completion: completion;
+    kp_init_wait_queue: wait_queue;
+    kp_init_rt_mutex: rt_mutex;
+    kp_init_percpu_rwsem: percpu_rwsem;
 }
 
 /// The CPU sampler, on a timer of each CPU that is to be watched.

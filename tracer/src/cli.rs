@@ -133,6 +133,9 @@ pub struct CaptureArgs {
     /// Attach kprobes to unlock slowpaths, too: who released what somebody waited for.
     #[arg(long)]
     pub releases: bool,
+    /// Attach kprobes to init functions, too: who initialises a lock again while others hold it or wait for it.
+    #[arg(long)]
+    pub reinit: bool,
     /// Attach an empty program, too: what an event costs by itself (`cargo xtask bench probes`).
     #[arg(long, hide = true)]
     pub baseline: bool,
@@ -158,6 +161,7 @@ impl Default for CaptureArgs {
             all: options.all,
             no_stacks: !options.stacks,
             releases: options.releases,
+            reinit: options.reinit,
             baseline: options.baseline,
             ring_bytes: options.ring_bytes,
             cpus: options.cpus,
@@ -178,6 +182,7 @@ impl CaptureArgs {
             all: self.all,
             stacks: !self.no_stacks,
             releases: self.releases,
+            reinit: self.reinit,
             baseline: self.baseline,
             ring_bytes: self.ring_bytes,
             cpus: self.cpus,

@@ -41,6 +41,8 @@ enum Used {
     WhenChosen,
     /// With `--releases`.
     WithReleases,
+    /// With `--reinit`.
+    WithReinit,
     /// This kernel has nothing to attach it to.
     Absent,
 }
@@ -87,6 +89,8 @@ fn row(probe: &Probe, names: &dyn FunctionNames, tracepoints: bool) -> Row {
         Used::ByDefault
     } else if probe.role == Role::Release {
         Used::WithReleases
+    } else if probe.role == Role::Init {
+        Used::WithReinit
     } else {
         Used::WhenChosen
     };
@@ -108,6 +112,7 @@ impl fmt::Display for Report {
                 Used::ByDefault => "default",
                 Used::WhenChosen => "--probes",
                 Used::WithReleases => "--releases",
+                Used::WithReinit => "--reinit",
                 Used::Absent => "absent",
             };
             writeln!(f, "{used:<10} {:<21} {}", row.program, row.shows)?;

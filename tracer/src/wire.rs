@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use fnv::FnvHasher;
 use thiserror::Error;
-use tracer_common::kind::{lock_kind, mode, phase, queue, record_kind, seen_by, task_field};
-use tracer_common::record::{Header, MAX_FRAMES, ReleaseRecord, TaskRecord, TaskSampleRecord, WaitRecord};
+use tracer_common::kind::{lock_kind, mode, object, phase, queue, record_kind, seen_by, task_field};
+use tracer_common::record::{
+    Header, MAX_FRAMES, ReinitRecord, ReleaseRecord, TaskRecord, TaskSampleRecord, WaitRecord,
+};
 use zerocopy::FromBytes;
 
 use crate::event::{
-    Actor, Body, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Release, StackFrames, TaskRef, TaskSample,
-    TaskState, WaitEnd, WaitSample,
+    Actor, Body, Dependency, DependencySample, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Reinit, Release,
+    StackFrames, TaskRef, TaskSample, TaskState, WaitEnd, WaitSample,
 };
-use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tgid, Tid, Timestamp};
+use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use crate::owner_word;
 
 /// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
@@ -65,6 +67,8 @@ pub enum WireError {
 #[derive(Debug, Default)]
 pub struct Decoder {
     seen: HashSet<StackId>,
+    /// The newest initialisation of a percpu-rwsem in use: it initialises the wait queue inside, which is not told again.
+    percpu: Option<(Tid, LockAddr, Timestamp)>,
 }
 
 impl Decoder {
@@ -78,6 +82,7 @@ impl Decoder {
             record_kind::WAIT_BEGIN | record_kind::WAIT_END | record_kind::WAIT_PENDING => self.wait(bytes, out)?,
             record_kind::TASK => self.task(bytes, out)?,
             record_kind::RELEASE => self.release(bytes, out)?,
+            record_kind::REINIT => self.reinit(bytes, out)?,
             other => return Err(WireError::UnknownKind(other)),
         }
         Ok(usize::from(header.size))
@@ -171,6 +176,71 @@ impl Decoder {
             }),
         });
         Ok(())
+    }
+
+    fn reinit(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<(), WireError> {
+        let (record, stack) = split::<ReinitRecord>(bytes, |r| (r.header, r.stack_len))?;
+        let kind = lock_kind_of(record.header.kind, record.kind)?;
+        let is_completion = match record.object {
+            object::LOCK | object::WAIT_QUEUE => false,
+            object::COMPLETION => true,
+            other => return Err(bad(record.header.kind, "object", other)),
+        };
+        let time = Timestamp(record.header.time);
+        if self.is_told(&record, kind, time) {
+            return Ok(());
+        }
+        let stack = self.stack(stack, time, out);
+        out.extend(task_event(&record.waiter, StackId(0), time));
+        out.push(Event {
+            time,
+            body: Body::Reinit(Reinit {
+                lock: LockAddr(record.lock),
+                kind,
+                task: task_ref(&record.task),
+                stack,
+                waiters: record.waiters,
+                owner: owner_word::meaning(kind, record.owner_word, record.count_word, false, || {
+                    named(&record.owner)
+                }),
+            }),
+        });
+        // A lock's waiters are known by its probes; who waits for a completion was just seen.
+        if is_completion && record.waiter.fields & task_field::IDENTITY != 0 {
+            let waiter = task_ref(&record.waiter);
+            out.push(Event {
+                time,
+                body: Body::Dependency(DependencySample {
+                    waiter: Actor::Task(waiter.key),
+                    task: Some(waiter),
+                    dependency: Dependency::Completion {
+                        completion: KernelAddr(record.lock),
+                    },
+                    on: None,
+                    on_task: None,
+                    since: None,
+                    stack: StackId(0),
+                    evidence: Evidence::WaiterRecord,
+                }),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether this is the wait queue inside of a percpu-rwsem whose initialisation was told just before.
+    ///
+    /// KERNEL: `__percpu_init_rwsem` (kernel/locking/percpu-rwsem.c), 5.10 to 6.18.
+    fn is_told(&mut self, record: &ReinitRecord, kind: LockKind, time: Timestamp) -> bool {
+        const SIZE: u64 = 512;
+        const WITHIN: Nanos = Nanos::from_millis(1);
+        let who = Tid(record.task.tid);
+        if kind == LockKind::PercpuRwsem {
+            self.percpu = Some((who, LockAddr(record.lock), time));
+        }
+        record.object == object::WAIT_QUEUE
+            && self.percpu.is_some_and(|(by, rwsem, at)| {
+                by == who && record.lock.wrapping_sub(rwsem.0) < SIZE && time.since(at) < WITHIN
+            })
     }
 
     fn stack(&mut self, frames: &[u8], time: Timestamp, out: &mut Vec<Event>) -> StackId {
@@ -369,12 +439,17 @@ pub(crate) fn task_state(record: &TaskRecord) -> TaskState {
 fn owner_of(kind: LockKind, record: &WaitRecord) -> Owner {
     let is_waiter = record.owner.task == record.waiter.task;
     owner_word::meaning(kind, record.owner_word, record.count_word, is_waiter, || {
-        if record.owner.fields & task_field::UNREADABLE != 0 || record.owner.tid == 0 {
-            Owner::Unreadable(KernelAddr(record.owner.task))
-        } else {
-            Owner::Task(task_ref(&record.owner))
-        }
+        named(&record.owner)
     })
+}
+
+/// The thread that an owner word names.
+fn named(owner: &TaskRecord) -> Owner {
+    if owner.fields & task_field::UNREADABLE != 0 || owner.tid == 0 {
+        Owner::Unreadable(KernelAddr(owner.task))
+    } else {
+        Owner::Task(task_ref(owner))
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Decoding tables: good records give exactly the events they mean, bad bytes give exactly the error that names them.
 
 use proptest::prelude::*;
-use tracer_common::kind::{lock_kind, mode, phase, queue, record_kind, seen_by, task_field};
-use tracer_common::record::{Header, ReleaseRecord, TaskRecord, TaskSampleRecord, WaitRecord};
+use tracer_common::kind::{lock_kind, mode, object, phase, queue, record_kind, seen_by, task_field};
+use tracer_common::record::{Header, ReinitRecord, ReleaseRecord, TaskRecord, TaskSampleRecord, WaitRecord};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
@@ -261,6 +261,78 @@ fn owner_words_mean_what_the_kernel_means() {
         };
         assert_eq!(found.owner, expected, "{what}");
     }
+}
+
+fn reinit(object: u8, kind: u8, lock: u64) -> ReinitRecord {
+    ReinitRecord {
+        header: Header {
+            kind: record_kind::REINIT,
+            size: size_of::<ReinitRecord>() as u16,
+            cpu: 0,
+            time: 5_000,
+        },
+        lock,
+        owner_word: 0,
+        count_word: 0,
+        task: task(3, "insmod"),
+        owner: TaskRecord::new_zeroed(),
+        waiter: task(1, "waiter"),
+        waiters: 2,
+        stack_len: 0,
+        kind,
+        object,
+        pad: [0; 6],
+    }
+}
+
+#[test]
+fn an_initialisation_in_use_names_holder_and_waiters() {
+    let owner = task(2, "holder");
+    let mut record = reinit(object::LOCK, lock_kind::MUTEX, 0x1000);
+    (record.owner_word, record.owner) = (owner.task | 1, owner);
+    let (_, events) = decode(record.as_bytes());
+    let [waiter, told] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert!(matches!(&waiter.body, Body::Task(sample) if sample.task == reference(1, "waiter")));
+    let expected = Reinit {
+        lock: LockAddr(0x1000),
+        kind: LockKind::Mutex,
+        task: reference(3, "insmod"),
+        stack: StackId(0),
+        waiters: 2,
+        owner: Owner::Task(reference(2, "holder")),
+    };
+    assert_eq!(told.body, Body::Reinit(expected));
+}
+
+#[test]
+fn who_waits_for_an_initialised_completion_is_told_with_it() {
+    let (_, events) = decode(reinit(object::COMPLETION, lock_kind::UNKNOWN, 0x1000).as_bytes());
+    let waits = events.iter().any(|event| {
+        matches!(&event.body, Body::Dependency(d) if d.waiter == Actor::Task(key(1))
+            && d.dependency == Dependency::Completion { completion: KernelAddr(0x1000) })
+    });
+    assert!(waits, "{events:?}");
+}
+
+#[test]
+fn the_wait_queue_inside_of_a_percpu_rwsem_is_told_once() {
+    let mut decoder = Decoder::default();
+    let mut told = |record: ReinitRecord| {
+        let mut out = Vec::new();
+        decoder.decode(record.as_bytes(), &mut out).unwrap();
+        !out.is_empty()
+    };
+    assert!(
+        told(reinit(object::WAIT_QUEUE, lock_kind::UNKNOWN, 0x1040)),
+        "of its own"
+    );
+    assert!(told(reinit(object::LOCK, lock_kind::PERCPU_RWSEM, 0x1000)));
+    assert!(!told(reinit(object::WAIT_QUEUE, lock_kind::UNKNOWN, 0x1040)));
+    let mut other = reinit(object::WAIT_QUEUE, lock_kind::UNKNOWN, 0x1040);
+    other.task = task(4, "other");
+    assert!(told(other));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum Role {
     SlowpathReturn,
     /// Unlock slowpaths: who released.
     Release,
+    /// Init functions: locks that are initialised again while in use.
+    Init,
     /// Nothing: measures what an event costs by itself.
     Baseline,
 }
@@ -85,6 +87,10 @@ const fn exit(program: &'static str, shows: &'static str, names: &'static [&'sta
 
 const fn release(program: &'static str, shows: &'static str, names: &'static [&'static str]) -> Probe {
     functions(program, Role::Release, shows, names)
+}
+
+const fn init(program: &'static str, shows: &'static str, names: &'static [&'static str]) -> Probe {
+    functions(program, Role::Init, shows, names)
 }
 
 /// The outer one is inlined into its callers by some compilers (Debian's 6.1), the inner one exists since 5.15.
@@ -198,6 +204,37 @@ pub const PROBES: &[Probe] = &[
         "who released a contended rt_mutex",
         &["rt_mutex_slowunlock"],
     ),
+    init(
+        "kp_init_mutex",
+        "mutexes initialised again while in use",
+        &["__mutex_init"],
+    ),
+    init(
+        "kp_init_rwsem",
+        "rwsems initialised again while in use",
+        &["__init_rwsem"],
+    ),
+    init(
+        "kp_init_completion",
+        "completions initialised again while in use",
+        &["__init_swait_queue_head"],
+    ),
+    init(
+        "kp_init_wait_queue",
+        "wait queues initialised again while in use",
+        &["__init_waitqueue_head"],
+    ),
+    init(
+        "kp_init_rt_mutex",
+        "rt_mutexes initialised again while in use",
+        // The second one is PREEMPT_RT's mutex_init().
+        &["__rt_mutex_init", "__mutex_rt_init"],
+    ),
+    init(
+        "kp_init_percpu_rwsem",
+        "percpu-rwsems initialised again while in use",
+        &["__percpu_init_rwsem"],
+    ),
 ];
 
 /// Finds the real names behind a function name; knows kallsyms.
@@ -238,7 +275,7 @@ pub fn selected(role: Role, choice: ProbeChoice, tracepoints: bool, releases: bo
         Role::Contention => use_tracepoints,
         Role::SlowpathEntry | Role::SlowpathReturn => !use_tracepoints,
         Role::Release => releases,
-        Role::Baseline => false,
+        Role::Init | Role::Baseline => false,
     }
 }
 

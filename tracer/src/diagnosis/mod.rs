@@ -32,7 +32,7 @@ pub use graph::{Blocked, Edge, Graph, Hold, Holder, Root, Via};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::ids::Timestamp;
+use crate::ids::{LockAddr, Timestamp};
 use crate::model::{ActorIx, LockIx, Model};
 
 /// What a rule looks at.
@@ -109,6 +109,12 @@ impl<'v, 'm> Draft<'v, 'm> {
             let _ = write!(id, ":{:#x}", lock.addr.0);
         }
         self.finding.id = FindingId(Arc::from(id));
+    }
+
+    /// The id of what an actor did to an object that need not be a known lock.
+    fn id_of(&mut self, actor: &Option<ActorIx>, object: LockAddr) {
+        self.id(actor.as_slice(), &[]);
+        self.finding.id = FindingId(Arc::from(format!("{}:{:#x}", self.finding.id.0, object.0)));
     }
 
     fn certainty(&mut self, certainty: Certainty, severity: Severity) {

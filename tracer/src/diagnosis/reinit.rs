@@ -2,8 +2,8 @@
 
 use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::{Draft, Rule, View, links, phrase};
-use crate::event::{Evidence, Owner};
-use crate::model::{LockIx, ReinitSeen};
+use crate::event::{Dependency, Evidence, LockKind, Owner};
+use crate::model::{ActorIx, LockIx, Model, ReinitSeen};
 use crate::view::units;
 
 /// Finds locks that were initialised again.
@@ -26,21 +26,25 @@ fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
         Owner::Readers { .. } => Some("readers held it".to_owned()),
         Owner::Unreadable(addr) => Some(format!("its owner word named {addr}")),
     };
+    let waited = format!("{} waited for it", units::count(waiters, "task"));
     let use_text = match (waiters, owner) {
         (0, None) => return None,
         (0, Some(owner)) => owner,
-        (1, _) => "1 task waited for it".to_owned(),
-        (n, _) => format!("{n} tasks waited for it"),
+        (_, None) => waited,
+        (_, Some(owner)) => format!("{owner} and {waited}"),
     };
     let actor = model.actors().find(event.task.key);
     let locks: Vec<LockIx> = model.locks().find(event.lock).into_iter().collect();
     let mut draft = Draft::new(view, Kind::ReinitInUse, actor.as_slice(), &locks);
+    // Waits that were told of only later had begun by then, too.
+    let known = seen.known_waiters.max(waiting_then(model, &locks, seen));
     // That others wait is known from elsewhere, or only from the memory that is about to be overwritten.
-    let certainty = if waiters > 0 && seen.known_waiters > 0 {
+    let certainty = if waiters > 0 && known > 0 {
         Certainty::Proven
     } else {
         Certainty::Likely
     };
+    draft.id_of(&actor, event.lock);
     draft.certainty(
         certainty,
         if waiters > 0 {
@@ -51,7 +55,10 @@ fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
     );
     draft.since(seen.time, true);
     let who = format!("{} ({})", event.task.comm, event.task.key.tid);
-    let name = phrase::lock(model, event.lock, event.kind);
+    let name = match event.kind {
+        LockKind::Unknown => format!("the completion or wait queue {}", event.lock),
+        kind => phrase::lock(model, event.lock, kind),
+    };
     let at = model
         .names()
         .site(event.stack)
@@ -59,21 +66,47 @@ fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
     draft.title(format!("{who} initialised {name} again while {use_text}{at}"));
     let text = format!("{who} initialised {name} at {}; {use_text}", units::instant(seen.time));
     draft.evidence(Source::Kernel(Evidence::Kprobe), text);
-    if seen.known_waiters > 0 {
+    if known > 0 {
         let text = format!(
             "{} for it pending at that time by other evidence",
-            units::count(seen.known_waiters, "wait")
+            units::count(known, "wait")
         );
         draft.evidence(Source::Kernel(Evidence::Reread), text);
     } else {
         draft.evidence(Source::Missing, "no wait for it was known by other evidence".to_owned());
     }
+    let members = lost_on_completion(model, seen);
     if let Some(&lock) = locks.first() {
         let impact = view.graph.impact(model, &[], Some(lock));
+        draft.victims(links::victims(model, view.graph, &impact));
+    } else if !members.is_empty() {
+        draft.chain(links::chain(model, view.graph, &members));
+        let impact = view.graph.impact(model, &members, None);
         draft.victims(links::victims(model, view.graph, &impact));
     }
     draft.next(
         "Find out why it is initialised a second time: a reused object, or an initialisation after its first use.",
     );
     Some(draft.finish())
+}
+
+/// Waits for the lock that had begun when it was initialised, and still last.
+fn waiting_then(model: &Model, locks: &[LockIx], seen: &ReinitSeen) -> usize {
+    let waits = locks.iter().filter_map(|&lock| model.locks().get(lock));
+    waits
+        .flat_map(|lock| &lock.waiters)
+        .filter_map(|&wait| model.waits().get(wait))
+        .filter(|wait| wait.since.is_some_and(|since| since <= seen.time))
+        .count()
+}
+
+/// Who waits for the completion that was initialised again.
+fn lost_on_completion(model: &Model, seen: &ReinitSeen) -> Vec<ActorIx> {
+    let waits =
+        |dependency| matches!(dependency, Dependency::Completion { completion } if completion.0 == seen.event.lock.0);
+    model
+        .depending()
+        .filter(|(_, actor)| actor.dependency.as_deref().is_some_and(|d| waits(d.dependency)))
+        .map(|(ix, _)| ix)
+        .collect()
 }

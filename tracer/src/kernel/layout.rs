@@ -53,6 +53,17 @@ pub fn bpf_layout(o: &KernelOffsets) -> Layout {
         task_kthread: or_absent(o.task.kthread),
         task_mm: or_absent(o.task.mm),
         task_exec_start: or_absent(o.task.exec_start),
+        completion_wait: or_absent(o.completion.wait),
+        completion_wait_list: or_absent(o.completion.wait_list),
+        swait_task: or_absent(o.swait.task),
+        swait_list: or_absent(o.swait.list),
+        wait_queue_head: or_absent(o.wait_queue.head),
+        wait_entry_private: or_absent(o.wait_queue.private),
+        wait_entry_list: or_absent(o.wait_queue.entry),
+        percpu_waiters: or_absent(o.percpu_rwsem.waiters),
+        rt_mutex_waiters: or_absent(o.rt_mutex.waiters),
+        rt_waiter_tree: or_absent(o.rt_mutex_waiter.tree),
+        rt_waiter_task: or_absent(o.rt_mutex_waiter.task),
         stack_size: stack_size(o),
     }
 }

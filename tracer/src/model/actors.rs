@@ -166,6 +166,10 @@ impl ActorEntry {
         match sample.switches {
             Some(switches) if is_asleep(sample.state) => match &mut self.asleep {
                 Some(steady) => {
+                    // The count only grows: an older sample with the same one, told late, says that it slept all the time.
+                    if steady.value == switches {
+                        steady.span.first = steady.span.first.min(time);
+                    }
                     steady.read(switches, time);
                 }
                 none => *none = Some(Steady::new(switches, time)),

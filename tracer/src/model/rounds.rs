@@ -3,7 +3,7 @@
 use super::Model;
 use super::actors::Actors;
 use super::arena::{ActorIx, WaitIx};
-use crate::event::{Evidence, LossCause, Round, RoundEdge, RoundScope};
+use crate::event::{Dependency, Evidence, LossCause, Round, RoundEdge, RoundScope};
 use crate::ids::{Nanos, Timestamp};
 
 /// Losses which may have swallowed a part of a round.
@@ -91,7 +91,18 @@ impl Model {
             .collect();
         self.end_unreported(over, end);
         let over = |actors: &Actors, ix| {
-            let dependency = actors.get(ix).and_then(|a| a.dependency.as_deref());
+            let actor = actors.get(ix);
+            let dependency = actor.and_then(|a| a.dependency.as_deref());
+            // A completion that was initialised again does not know its waiter any more: it waits as long as it has not run.
+            if let Some(d) = dependency
+                && let Dependency::Completion { completion } = d.dependency
+                && self.reinits.iter().any(|r| r.event.lock.0 == completion.0)
+                && actor
+                    .and_then(|a| a.asleep)
+                    .is_some_and(|asleep| asleep.span.first <= d.seen.last && asleep.span.last >= begin)
+            {
+                return false;
+            }
             // What a CPU waits for is seen by the sampler, not by this walk.
             dependency.is_none_or(|d| {
                 let patience = if d.evidence == Evidence::CpuSample {

@@ -29,8 +29,8 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// A flight recorder that runs for weeks and is ready for CPUs that hang: every probe and CPU timer that such a machine would
-    /// refuse is there from the start and stays when holdup is killed, memory is locked, and disk use is bounded (--max-size 64M
-    /// --keep 4). The defaults are then --min-wait 100ms --pending-after 500ms --interval 500ms.
+    /// refuse is there from the start and stays when holdup is killed, locks that are initialised again while in use are told
+    /// (--reinit), memory is locked, and disk use is bounded (--max-size 64M --keep 4). The defaults are then --min-wait 100ms --pending-after 500ms --interval 500ms.
     #[arg(long)]
     pub armed: bool,
     /// Go on in a new file when this one has reached this size (`500k`, `100M`, `2G`); FILE is always the newest, FILE.1 the

@@ -34,6 +34,7 @@ pub const TESTS: &[VmTest] = &[
             for link in [
                 "tp_contention_begin",
                 "tp_contention_end",
+                "kp_init_mutex-__mutex_init",
                 "cpu_sample-slow-0",
                 "cpu_sample-slow-3",
             ] {
@@ -78,9 +79,10 @@ pub const TESTS: &[VmTest] = &[
             );
             verdict(run.output("report")?, 3, "context-deadlock", "likely", &title)?;
             let links = run.output("links")?.stdout().into_owned();
+            // A kprobe goes only when an RCU grace period has ended, which this CPU does not let happen.
             ensure!(
-                links.is_empty(),
-                "interrupts are on, so tracepoints can be taken off, but these stay: {links}"
+                !links.is_empty() && links.lines().all(|link| link.starts_with("kp_init_")),
+                "interrupts are on, so tracepoints can be taken off, kprobes cannot; these stay: {links}"
             );
             Ok(())
         },

@@ -190,7 +190,7 @@ const HEALTHY: VmTest = VmTest {
     expects: &[],
     steps: |steps| {
         steps.limit(std::time::Duration::from_secs(400));
-        steps.start_attached("live", &["live", "--json"]);
+        steps.start_attached("live", &["live", "--json", "--reinit"]);
         steps.shell("work", WORK);
         steps.signal("live", "INT");
         steps.wait("live");
@@ -212,6 +212,7 @@ const HEALTHY: VmTest = VmTest {
                     "cycle",
                     "context-deadlock",
                     "dead-lock-word",
+                    "reinit-in-use",
                     "orphaned-lock"
                 ]
                 .contains(&kind),

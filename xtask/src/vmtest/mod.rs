@@ -39,6 +39,7 @@ pub mod contention;
 pub mod live;
 pub mod power_cut;
 pub mod record;
+pub mod reinit;
 pub mod results;
 pub mod runner;
 pub mod snapshot;
@@ -79,6 +80,7 @@ pub const TABLES: &[&[VmTest]] = &[
     contention::TESTS,
     live::TESTS,
     record::TESTS,
+    reinit::TESTS,
     snapshot::TESTS,
     spin::TESTS,
     waits::TESTS,

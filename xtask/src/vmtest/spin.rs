@@ -215,11 +215,19 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
         below,
         ..
     } = is;
-    let source = symbol.map(|_| "kernel symbol");
-    let spinlock = symbol.map_or_else(
-        || format!("spinlock {lock}"),
-        |symbol| format!("spinlock {symbol} ({lock})"),
-    );
+    let found = deadlocks(&output.stdout())?;
+    let [finding] = found.as_slice() else {
+        bail!("{} deadlocks instead of one\n{}", found.len(), output.shown());
+    };
+    let named = Named::of(finding, &lock);
+    if let Some(symbol) = symbol {
+        ensure!(
+            named.name == json!(symbol),
+            "{lock} is called {}, not {symbol}",
+            named.name
+        );
+    }
+    let spinlock = named.words("spinlock", &lock);
     let thread = format!("{comm} ({tid})");
     let interrupt = format!("{context} on CPU 1 above {thread}");
     let code = if *context == "softirq" { "Softirq" } else { "Hardirq" };
@@ -237,11 +245,10 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
              "site": above},
             {"tid": tid, "tgid": tid, "comm": comm, "context": "task", "state": "running", "cpu": 1, "site": below},
         ],
-        "locks": [{"address": lock, "kind": "spinlock", "name": symbol, "name_source": source, "waiters": 1}],
+        "locks": [named.lock(&lock, "spinlock")],
         "chain": [{
             "waiter": {"tid": tid, "tgid": tid, "comm": comm, "context": context, "interrupt_cpu": 1},
-            "on": {"type": "lock", "address": lock, "kind": "spinlock", "name": symbol, "name_source": source, "waiters": 1,
-                   "mode": "exclusive"},
+            "on": named.wanted(&lock, "spinlock", "exclusive"),
             "waited_is_lower_bound": true,
             "holder": {"tid": tid, "tgid": tid, "comm": comm, "context": "task"},
             "holder_evidence": "cpu-sample",
@@ -257,10 +264,6 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
         ],
         "next_steps": [format!("{spinlock} is also taken in {cure}")],
     });
-    let found = deadlocks(&output.stdout())?;
-    let [finding] = found.as_slice() else {
-        bail!("{} deadlocks instead of one\n{}", found.len(), output.shown());
-    };
     ensure!(
         *finding == expected,
         "found\n{finding:#}\ninstead of\n{expected:#}\n{}",
@@ -281,13 +284,19 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     // Critical, but no deadlock: nobody holds the lock.
     output.exited_with(FINDINGS)?;
     let name = |tid: u32, comm: &str| json!({"tid": tid, "tgid": tid, "comm": comm, "context": "task"});
-    let of_lock = |lock: &str, symbol: Option<&str>| {
-        json!({"type": "lock", "address": lock, "kind": "spinlock", "name": symbol, "name_source": symbol.map(|_| "kernel symbol"),
-            "waiters": 1, "mode": "exclusive"})
+    let found: Vec<Value> = deadlocks(&output.stdout())?;
+    let [finding] = found.as_slice() else {
+        bail!("{} findings instead of one\n{}", found.len(), output.shown());
     };
+    let of_lock = |lock: &str| Named::of(finding, lock).wanted(lock, "spinlock", "exclusive");
+    let spinlock = Named::of(finding, &lock).words("spinlock", &lock);
+    ensure!(
+        Named::of(finding, &tlb).name == json!("lockfault_tlb_lock [lockfault]"),
+        "a variable without its name: {finding:#}"
+    );
     let behind_tlb = json!({
         "waiter": name(spinner, "lf_dlw_spin3"),
-        "on": of_lock(&tlb, Some("lockfault_tlb_lock [lockfault]")),
+        "on": of_lock(&tlb),
         "waited_is_lower_bound": true,
         "holder": name(ipi, "lf_dlw_ipi"),
         "holder_evidence": "cpu-sample",
@@ -301,16 +310,12 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     });
     let root = json!({
         "waiter": name(stuck, "lf_dlw_stuck"),
-        "on": of_lock(&lock, None),
+        "on": of_lock(&lock),
         "waited_is_lower_bound": !attached.since_begin,
         "holder": null,
         "holder_evidence": null,
     });
     let who = format!("lf_dlw_stuck ({stuck})");
-    let found: Vec<Value> = deadlocks(&output.stdout())?;
-    let [finding] = found.as_slice() else {
-        bail!("{} findings instead of one\n{}", found.len(), output.shown());
-    };
     let wanted = [
         ("id", json!(format!("dead-lock-word:{lock}"))),
         ("kind", json!("dead-lock-word")),
@@ -321,15 +326,15 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
         (
             "title",
             json!(format!(
-                "CPU 1: {who} spins on spinlock {lock}, whose word says that nobody holds it: it was overwritten \
+                "CPU 1: {who} spins on {spinlock}, whose word says that nobody holds it: it was overwritten \
             while in use"
             )),
         ),
         (
             "evidence",
             json!([
-                {"source": attached.by, "text": format!("{who} has spun on spinlock {lock} for TIME")},
-                {"source": "owner-word", "text": format!("word of spinlock {lock} is 0x80100: no holder in N reads over TIME")},
+                {"source": attached.by, "text": format!("{who} has spun on {spinlock} for TIME")},
+                {"source": "owner-word", "text": format!("word of {spinlock} is 0x80100: no holder in N reads over TIME")},
                 {"source": "cpu-sample", "text": format!("CPU 1 has not answered lf_dlw_ipi ({ipi}) for TIME: its interrupts are off")},
             ]),
         ),
@@ -345,6 +350,51 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     let victims = &finding["victims"];
     ensure!(victims["count"] == 2, "victims: {victims:#}");
     says(run, attached.stderr)
+}
+
+/// What a finding calls a lock. Names have tests of their own; here they must be the same wherever the lock is spoken of.
+pub struct Named {
+    pub name: Value,
+    source: Value,
+    class: Value,
+}
+
+impl Named {
+    pub fn of(finding: &Value, address: &str) -> Self {
+        let links = finding["chain"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|link| &link["on"]);
+        let locks = finding["locks"].as_array().into_iter().flatten();
+        let lock = locks.chain(links).find(|lock| lock["address"] == address);
+        let field = |name: &str| lock.map_or(Value::Null, |lock| lock[name].clone());
+        Self {
+            name: field("name"),
+            source: field("name_source"),
+            class: field("class"),
+        }
+    }
+
+    /// `spinlock NAME (ADDRESS)`.
+    pub fn words(&self, kind: &str, address: &str) -> String {
+        match self.name.as_str() {
+            Some(name) => format!("{kind} {name} ({address})"),
+            None => format!("{kind} {address}"),
+        }
+    }
+
+    /// With one waiter.
+    pub fn lock(&self, address: &str, kind: &str) -> Value {
+        let Self { name, source, class } = self;
+        json!({"address": address, "kind": kind, "name": name, "name_source": source, "class": class, "waiters": 1})
+    }
+
+    pub fn wanted(&self, address: &str, kind: &str, mode: &str) -> Value {
+        let mut lock = self.lock(address, kind);
+        (lock["type"], lock["mode"]) = (json!("lock"), json!(mode));
+        lock
+    }
 }
 
 /// What it leaves behind, or does not do, on a machine with a dead CPU.

@@ -59,6 +59,8 @@ pub struct Options {
     pub stacks: bool,
     /// Attach to unlock slowpaths, too.
     pub releases: bool,
+    /// Attach to init functions, too: locks initialised again while in use. Armed runs always do.
+    pub reinit: bool,
     /// Attach an empty program, too, to see what an event costs before we do anything.
     pub baseline: bool,
     /// Size of the ring buffer, where not chosen from the machine.
@@ -81,6 +83,7 @@ impl Default for Options {
             all: false,
             stacks: true,
             releases: false,
+            reinit: false,
             baseline: false,
             ring_bytes: None,
             cpus: false,
@@ -153,6 +156,7 @@ impl Live {
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
         let wanted = attach::PROBES.iter().filter(|probe| {
             probe.role == attach::Role::Baseline && options.baseline
+                || probe.role == attach::Role::Init && (options.reinit || options.armed)
                 || attach::selected(probe.role, options.probes, tracepoints, options.releases)
         });
         // Attaching to a tracepoint that was in use before waits for a grace period (KERNEL: tracepoint_add_func,
@@ -237,6 +241,7 @@ impl Live {
                 }
             }
         }
+        self.rounds.note_reinits(out.get(from..).unwrap_or_default());
         self.names.announce(from, &mut self.scans.memory(&mut self.ebpf), out)
     }
 
@@ -253,6 +258,8 @@ impl Live {
     }
 
     fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        // What was told before this look comes before it.
+        drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out);
         let now = clock::monotonic();
         let from = out.len();
         let suspects = self.spins.suspects(now);

@@ -135,6 +135,7 @@ impl Names {
         let (lock, kind, stack) = match &event.body {
             Body::Wait(wait) => (wait.lock, wait.kind, wait.stack),
             Body::Stats(stats) => (stats.lock, stats.kind, StackId(0)),
+            Body::Reinit(reinit) => (reinit.lock, reinit.kind, StackId(0)),
             Body::Dependency(depends) => match depends.dependency {
                 Dependency::Completion { completion } => (LockAddr(completion.0), LockKind::Unknown, depends.stack),
                 _ => return None,

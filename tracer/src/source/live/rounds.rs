@@ -12,10 +12,12 @@ use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
 use crate::event::{Actor, Body, Event, LossCause, Owner, Queued, Round, RoundEdge, RoundScope, TaskState, WaitSample};
-use crate::ids::{Nanos, Tid, Timestamp};
+use crate::ids::{LockAddr, Nanos, Tid, Timestamp};
 use crate::wire::Decoder;
 
 const ITERATOR: &str = "iter_waits";
+/// Locks initialised again that are kept in mind.
+const MAX_REINITIALISED: usize = 1024;
 /// Size of the INTEREST map.
 const MAX_INTEREST: usize = 8192;
 /// 64-bit words of a [`WaitSlot`] that tell whether it holds an old wait.
@@ -32,6 +34,8 @@ pub struct Rounds {
     owners: BTreeSet<Tid>,
     age: Nanos,
     number: u64,
+    /// Locks that were initialised again while in use: who waits for one of them stands on no list that it knows.
+    reinitialised: HashSet<LockAddr>,
     /// Whether the last round found something: then one more round must say that it is over.
     active: bool,
     bytes: Vec<u8>,
@@ -54,6 +58,7 @@ impl Rounds {
             watched: BTreeSet::new(),
             owners: BTreeSet::new(),
             age,
+            reinitialised: HashSet::new(),
             number: 0,
             active: false,
             bytes: Vec::new(),
@@ -106,7 +111,7 @@ impl Rounds {
                 }
             }
         }
-        drop_ended(from, out);
+        drop_ended(from, &self.reinitialised, out);
         let (waiting, owners) = summarise(out.get(from..).unwrap_or_default());
         self.active = !waiting.is_empty();
         self.owners = owners.difference(&waiting).copied().collect();
@@ -115,6 +120,16 @@ impl Rounds {
             time: end,
             body: round(edge),
         }))
+    }
+
+    /// Takes note of locks that were initialised again while in use.
+    pub fn note_reinits(&mut self, events: &[Event]) {
+        let locks = events.iter().filter_map(|event| match &event.body {
+            Body::Reinit(reinit) => Some(reinit.lock),
+            _ => None,
+        });
+        let room = MAX_REINITIALISED.saturating_sub(self.reinitialised.len());
+        self.reinitialised.extend(locks.take(room));
     }
 
     /// Whether the last round found a wait that is old enough.
@@ -146,7 +161,7 @@ impl Rounds {
 
 /// Drops waits of the last round which the lock itself denies: the end was missed, because the kernel skips a program that is
 /// already running on the CPU. Without that a slot left behind would look like a wait for ever.
-fn drop_ended(from: usize, out: &mut Vec<Event>) {
+fn drop_ended(from: usize, reinitialised: &HashSet<LockAddr>, out: &mut Vec<Event>) {
     let asleep: HashSet<Tid> = out
         .iter()
         .skip(from)
@@ -165,10 +180,11 @@ fn drop_ended(from: usize, out: &mut Vec<Event>) {
                 Body::Wait(WaitSample {
                     queued: Queued::Absent,
                     waiter: Actor::Task(key),
+                    lock,
                     ..
                 }),
                 true,
-            ) => !asleep.contains(&key.tid),
+            ) => !asleep.contains(&key.tid) || reinitialised.contains(lock),
             _ => true,
         }
     });
@@ -203,7 +219,7 @@ const _: () = {
 mod tests {
     use super::*;
     use crate::event::{Evidence, LockKind, Mode, Phase, TaskRef, TaskSample};
-    use crate::ids::{CgroupId, LockAddr, StackId, TaskKey, Tgid};
+    use crate::ids::{CgroupId, StackId, TaskKey, Tgid};
 
     fn key(tid: u32) -> TaskKey {
         TaskKey {
@@ -272,7 +288,10 @@ mod tests {
         ];
         let mut events = vec![older.clone()];
         events.extend(round.clone());
-        drop_ended(1, &mut events);
+        let mut lost = events.clone();
+        drop_ended(1, &HashSet::from([LockAddr(0x1000)]), &mut lost);
+        assert_eq!(lost, events, "its lock was initialised again and does not know it");
+        drop_ended(1, &HashSet::new(), &mut events);
         let mut expected = vec![older];
         expected.extend(
             round
