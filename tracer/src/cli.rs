@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bpf::attach::ProbeChoice;
+use crate::kernel::lines::LineArgs;
 use crate::source::live::Options;
 use crate::verbs::export::ExportArgs;
 use crate::verbs::record::RecordArgs;
@@ -145,6 +146,9 @@ pub struct CaptureArgs {
     /// Sample what every CPU does all the time, not only while one looks stuck.
     #[arg(long)]
     pub cpus: bool,
+    /// File and line of kernel frames.
+    #[command(flatten)]
+    pub lines: LineArgs,
     /// Diagnostics of the BPF programs on stderr.
     #[arg(long, value_enum, default_value_t = LogLevel::Off)]
     pub bpf_log: LogLevel,
@@ -165,6 +169,7 @@ impl Default for CaptureArgs {
             baseline: options.baseline,
             ring_bytes: options.ring_bytes,
             cpus: options.cpus,
+            lines: options.lines,
             bpf_log: LogLevel::Off,
         }
     }
@@ -187,6 +192,7 @@ impl CaptureArgs {
             ring_bytes: self.ring_bytes,
             cpus: self.cpus,
             armed: false,
+            lines: self.lines.clone(),
             bpf_log: self.bpf_log as u8,
         }
     }

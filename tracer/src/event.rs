@@ -3,9 +3,15 @@
 //! Events are observations, never conclusions: each says who saw it ([`Evidence`]) and leaves judgement to the model and the
 //! diagnosis. Time comes only from [`Event::time`], so that a replay yields the same findings as the live run.
 
+mod code_line;
+mod doing;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use code_line::{CodeLine, Inlined, Place};
+pub use doing::{Activity, Argument, CgroupName, Doing, FileKind};
 
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Timestamp};
 
@@ -43,8 +49,14 @@ pub enum Body {
     Stack(StackFrames),
     /// A kernel address has this name.
     Symbol(SymbolName),
+    /// A kernel address comes from this place in the source.
+    CodeLine(CodeLine),
     /// A lock has this name.
     LockName(LockName),
+    /// What a thread is about.
+    Doing(Doing),
+    /// A cgroup has this path.
+    CgroupName(CgroupName),
     /// A lock was initialised again while it was held or waited on.
     Reinit(Reinit),
     /// Counters of what was not seen, cumulative since the source started.

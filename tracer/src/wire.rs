@@ -20,10 +20,13 @@ use crate::event::{
     StackFrames, TaskRef, TaskSample, TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
+use crate::kernel::tasks::Met;
 use crate::owner_word;
 
 /// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
 const MAX_SEEN_STACKS: usize = 65_536;
+/// Threads kept for [`Decoder::take_met`].
+const MAX_MET: usize = 16_384;
 
 /// Why a record was rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -63,12 +66,13 @@ pub enum WireError {
     },
 }
 
-/// Decodes records; remembers which stacks it has sent.
+/// Decodes records; remembers which stacks it has sent, and of which threads it has told.
 #[derive(Debug, Default)]
 pub struct Decoder {
     seen: HashSet<StackId>,
     /// The newest initialisation of a percpu-rwsem in use: it initialises the wait queue inside, which is not told again.
     percpu: Option<(Tid, LockAddr, Timestamp)>,
+    met: Vec<Met>,
 }
 
 impl Decoder {
@@ -109,6 +113,8 @@ impl Decoder {
         let pending = kind == record_kind::WAIT_PENDING;
         let stack = self.stack(stack, now, out);
         if pending {
+            self.meet(&record.waiter);
+            self.meet(&record.owner);
             out.extend(task_event(&record.waiter, stack, now));
             // Of a reader-owned rwsem the word is a hint that may be stale: its state would be taken for a holder's.
             out.extend(task_event(&record.owner, StackId(0), now));
@@ -156,6 +162,7 @@ impl Decoder {
         let (record, stack) = split::<TaskSampleRecord>(bytes, |r| (r.header, r.stack_len))?;
         let now = Timestamp(record.header.time);
         let stack = self.stack(stack, now, out);
+        self.meet(&record.task);
         out.extend(task_event(&record.task, stack, now));
         Ok(())
     }
@@ -241,6 +248,18 @@ impl Decoder {
             && self.percpu.is_some_and(|(by, rwsem, at)| {
                 by == who && record.lock.wrapping_sub(rwsem.0) < SIZE && time.since(at) < WITHIN
             })
+    }
+
+    /// Takes note of a thread whose state an event tells.
+    pub(crate) fn meet(&mut self, record: &TaskRecord) {
+        if self.met.len() < MAX_MET {
+            self.met.extend(Met::of(record));
+        }
+    }
+
+    /// The threads whose states events have told since the last call.
+    pub(crate) fn take_met(&mut self) -> Vec<Met> {
+        std::mem::take(&mut self.met)
     }
 
     fn stack(&mut self, frames: &[u8], time: Timestamp, out: &mut Vec<Event>) -> StackId {

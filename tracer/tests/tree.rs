@@ -83,10 +83,46 @@ wait c M owner=r by=waiter-record queued=0
         drawn(&script),
         "\
 who waits behind whom:
-  filebeat (4442) is asleep in block I/O
+  filebeat (4442) is asleep in block I/O for at least 90.0 s
     <- writer (10) waits at least 80.0 s for rw_semaphore mmap_lock (0xffff888000001000)
       <- chained (90) waits at least 60.0 s for mutex inner (0xffff888000001100)
     <- 6 tasks wait at least 65.0 s to 70.0 s for rw_semaphore mmap_lock (0xffff888000001000) for reading: top (20), top (21), top (22), ...
+
+"
+    );
+}
+
+#[test]
+fn what_tasks_are_about_stands_behind_where_they_are() {
+    let script = "\
+task k 215 kworker/0:1 kthread cgroup=1
+task i 100 probe cgroup=77
+task u 101 rm cgroup=78
+lock M mutex drv_lock
+stack m __mutex_lock drv_work_fn process_one_work
+at 10s
+cgroup 1 /
+cgroup 77 /docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+cgroup 78 /user.slice
+round all-tasks begin 1
+state k uninterruptible switches=9 last-switch=5s stack=m
+doing k work(drv_work_fn) workqueue=events
+state i uninterruptible switches=4 last-switch=6s
+doing i syscall(ioctl) number=16 path=/dev/drv kind=char-device
+state u uninterruptible switches=4 last-switch=6s
+doing u syscall(unlink) number=87 argument=path
+wait k M owner=k by=waiter-record queued=0 stack=m
+wait i M owner=k by=waiter-record queued=1
+wait u M owner=k by=waiter-record queued=2
+round all-tasks end 1
+";
+    assert_eq!(
+        drawn(script),
+        "\
+who waits behind whom:
+  kworker/0:1 (215) waits at least 5.00 s for mutex drv_lock (0xffff888000001000), held by itself; at drv_work_fn; executes drv_work_fn for workqueue events
+    <- probe (100) waits at least 4.00 s for mutex drv_lock (0xffff888000001000); in ioctl() on /dev/drv (character device); container docker 0123456789ab; cgroup /docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    <- rm (101) waits at least 4.00 s for mutex drv_lock (0xffff888000001000); in unlink() of a path; cgroup /user.slice
 
 "
     );

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::event::{
-    Actor, Body, Dependency, Event, LockName, LossCause, LossReport, RoundEdge, RoundScope, StackFrames, SymbolName,
-    WaitSample,
+    Activity, Actor, Body, CgroupName, CodeLine, Dependency, Doing, Event, LockName, LossCause, LossReport, RoundEdge,
+    RoundScope, StackFrames, SymbolName, WaitSample,
 };
-use crate::ids::{KernelAddr, LockAddr, Nanos, StackId, Timestamp};
+use crate::ids::{CgroupId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Timestamp};
 
 /// Open waits kept; beyond it new ones are not carried over, and the next round of re-reading shows them again.
 const MAX_WAITS: usize = 65_536;
@@ -17,8 +17,14 @@ pub trait Known {
     fn stack(&self, id: StackId) -> Option<StackFrames>;
     /// Name of a code address.
     fn symbol(&self, addr: KernelAddr) -> Option<SymbolName>;
+    /// Place in the source of a code address.
+    fn line(&self, addr: KernelAddr) -> Option<CodeLine>;
     /// Name of a lock.
     fn lock_name(&self, lock: LockAddr) -> Option<LockName>;
+    /// Path of a cgroup.
+    fn cgroup(&self, cgroup: CgroupId) -> Option<CgroupName>;
+    /// What a thread is about, as long as it has not run since it was looked at.
+    fn doing(&self, task: TaskKey) -> Option<Doing>;
 }
 
 /// Nobody does.
@@ -29,7 +35,16 @@ impl Known for () {
     fn symbol(&self, _: KernelAddr) -> Option<SymbolName> {
         None
     }
+    fn line(&self, _: KernelAddr) -> Option<CodeLine> {
+        None
+    }
     fn lock_name(&self, _: LockAddr) -> Option<LockName> {
+        None
+    }
+    fn cgroup(&self, _: CgroupId) -> Option<CgroupName> {
+        None
+    }
+    fn doing(&self, _: TaskKey) -> Option<Doing> {
         None
     }
 }
@@ -42,8 +57,19 @@ impl Known for crate::model::Model {
     fn symbol(&self, addr: KernelAddr) -> Option<SymbolName> {
         self.names().symbol_at(addr).cloned()
     }
+    fn line(&self, addr: KernelAddr) -> Option<CodeLine> {
+        self.names().line_at(addr).cloned()
+    }
     fn lock_name(&self, lock: LockAddr) -> Option<LockName> {
         self.names().lock_name(lock).cloned()
+    }
+    fn cgroup(&self, cgroup: CgroupId) -> Option<CgroupName> {
+        let path = self.names().cgroup(cgroup)?.clone();
+        Some(CgroupName { cgroup, path })
+    }
+    fn doing(&self, task: TaskKey) -> Option<Doing> {
+        let activity = self.actors().get(self.actors().find(task)?)?.doing.clone()?;
+        Some(Doing { task, activity })
     }
 }
 
@@ -127,7 +153,10 @@ impl Open {
 pub struct Named {
     stacks: HashSet<StackId>,
     symbols: HashSet<KernelAddr>,
+    lines: HashSet<KernelAddr>,
     locks: HashSet<LockAddr>,
+    cgroups: HashSet<CgroupId>,
+    doing: HashSet<TaskKey>,
 }
 
 impl Named {
@@ -141,11 +170,22 @@ impl Named {
             Body::Symbol(symbol) => {
                 self.symbols.insert(symbol.addr);
             }
+            Body::CodeLine(line) => {
+                self.lines.insert(line.addr);
+            }
             Body::LockName(name) => {
                 self.locks.insert(name.lock);
             }
+            Body::CgroupName(name) => {
+                self.cgroups.insert(name.cgroup);
+            }
+            Body::Doing(doing) => {
+                self.doing.insert(doing.task);
+                self.activity(&doing.activity, time, known, out);
+            }
             Body::Task(task) => {
                 self.stack(task.stack, time, known, out);
+                self.cgroup(task.cgroup, time, known, out);
                 task.work
                     .into_iter()
                     .for_each(|work| self.symbol(work, time, known, out));
@@ -202,6 +242,14 @@ impl Named {
                 body: Body::Symbol(symbol),
             });
         }
+        if self.lines.insert(addr)
+            && let Some(line) = known.line(addr)
+        {
+            out.push(Event {
+                time,
+                body: Body::CodeLine(line),
+            });
+        }
     }
 
     fn lock(&mut self, lock: LockAddr, time: Timestamp, known: &impl Known, out: &mut Vec<Event>) {
@@ -211,6 +259,39 @@ impl Named {
             out.push(Event {
                 time,
                 body: Body::LockName(name),
+            });
+        }
+    }
+
+    fn cgroup(&mut self, cgroup: CgroupId, time: Timestamp, known: &impl Known, out: &mut Vec<Event>) {
+        if cgroup.0 != 0
+            && self.cgroups.insert(cgroup)
+            && let Some(name) = known.cgroup(cgroup)
+        {
+            out.push(Event {
+                time,
+                body: Body::CgroupName(name),
+            });
+        }
+    }
+
+    fn activity(&mut self, activity: &Activity, time: Timestamp, known: &impl Known, out: &mut Vec<Event>) {
+        if let Activity::Work { function, .. } = activity {
+            self.symbol(*function, time, known, out);
+        }
+    }
+
+    /// Appends what has to follow `event`: what its thread is about, if the file does not say so yet.
+    pub fn following(&mut self, event: &Event, known: &impl Known, out: &mut Vec<Event>) {
+        let Body::Task(sample) = &event.body else { return };
+        let Some(doing) = known.doing(sample.task.key) else {
+            return;
+        };
+        if self.doing.insert(doing.task) {
+            self.activity(&doing.activity, event.time, known, out);
+            out.push(Event {
+                time: event.time,
+                body: Body::Doing(doing),
             });
         }
     }

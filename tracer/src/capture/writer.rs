@@ -110,6 +110,12 @@ impl<S: Sink> Writer<S> {
             }
         }
         self.push(event, false);
+        if self.meta.part > 0 {
+            let mut doing = std::mem::take(&mut self.extra);
+            self.named.following(event, known, &mut doing);
+            doing.drain(..).for_each(|event| self.push(&event, true));
+            self.extra = doing;
+        }
         self.full(known)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::about::About;
 use crate::event::{Context, Evidence, LockKind, LossCause, Mode, TaskState};
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, Tgid, Tid, Timestamp};
 
@@ -172,6 +173,9 @@ pub struct Party {
     pub cpu: Option<CpuId>,
     /// cgroup, 0 when unknown.
     pub cgroup: CgroupId,
+    /// What it is about, and where it belongs.
+    #[serde(flatten)]
+    pub about: About,
     /// Call site of its wait, or of what it does.
     pub site: Option<String>,
     /// Its stack, 0 when not taken.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::finding::{Certainty, Finding, Kind, Name, Party, Severity, Source};
-use super::{Draft, Rule, View, phrase};
+use super::{About, Draft, Rule, View, phrase};
 use crate::event::{Context, LockKind, TaskState};
 use crate::ids::{CgroupId, LockAddr, Timestamp};
 use crate::model::{LockIx, Model, OrderSeen};
@@ -234,6 +234,8 @@ fn party(model: &Model, seen: &OrderSeen) -> Party {
         state: actor.map_or(TaskState::Unknown, |a| a.state()),
         cpu: sample.and_then(|s| s.cpu),
         cgroup: sample.map_or(CgroupId(0), |s| s.cgroup),
+        // What it is about now has nothing to do with what it did then.
+        about: About::default(),
         site: model.names().site(seen.stack),
         stack: seen.stack,
     }

@@ -3,6 +3,7 @@
 //! Rules look at the model as it is; they keep no state. [`Engine`] compares what they find with what was open before and
 //! tells what opened, changed and closed.
 
+mod about;
 mod context_deadlock;
 mod dead_lock_word;
 mod deadlock;
@@ -21,6 +22,7 @@ mod reinit;
 mod root_blocker;
 mod scc;
 
+pub use about::{About, DoingRow};
 pub use engine::{Closed, Engine, FindingChange};
 pub use finding::{
     Certainty, EvidenceLine, Finding, FindingId, Kind, Link, LockRef, Name, On, Party, Severity, Source, Victim,

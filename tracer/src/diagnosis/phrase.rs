@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::about::About;
 use super::finding::{LockRef, Name, Party};
 use super::graph::{Blocked, Graph};
 use crate::event::{Actor, Context, Dependency, Evidence, LockKind, LossCause, TaskState};
@@ -118,6 +119,7 @@ pub fn party(model: &Model, ix: ActorIx) -> Party {
         state: entry.map_or(TaskState::Unknown, |a| a.state()),
         cpu: sample.and_then(|s| s.cpu),
         cgroup: sample.map_or(CgroupId(0), |s| s.cgroup),
+        about: About::of(model, ix),
         site,
         stack,
     }

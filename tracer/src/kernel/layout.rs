@@ -70,7 +70,7 @@ pub fn bpf_layout(o: &KernelOffsets) -> Layout {
 
 /// KERNEL: THREAD_SIZE (arch/x86/include/asm/page_64_types.h, arch/arm64/include/asm/memory.h), 5.10 to 6.18: 16 KiB, twice
 /// that with KASAN. No type tells it.
-fn stack_size(o: &KernelOffsets) -> u32 {
+pub(super) fn stack_size(o: &KernelOffsets) -> u32 {
     const THREAD_SIZE: u32 = 16 << 10;
     if o.task.kasan_depth.is_some() {
         2 * THREAD_SIZE

@@ -9,6 +9,7 @@ pub mod cpu_times;
 pub mod cpus;
 pub mod facts;
 pub mod layout;
+pub mod lines;
 mod name_index;
 pub mod names;
 pub mod offsets;
@@ -19,5 +20,6 @@ pub mod stacks;
 pub mod stackscan;
 pub mod symbols;
 pub mod sysroot;
+pub mod tasks;
 #[cfg(test)]
 mod testing;

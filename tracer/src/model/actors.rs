@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::arena::{ActorIx, Arena, LockIx, WaitIx};
 use super::steady::{Span, Steady};
-use crate::event::{Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState};
+use crate::event::{Activity, Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState};
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tid, Timestamp};
 
 /// What is known about one thread or interrupt context.
@@ -20,6 +20,8 @@ pub struct ActorEntry {
     pub sample: Option<Sampled>,
     /// Context switch count while asleep: as long as it is unchanged, the thread has not run.
     pub asleep: Option<Steady<u64>>,
+    /// What it was about when it fell asleep; forgotten as soon as it has run.
+    pub doing: Option<Activity>,
     /// Pending waits, outermost first.
     pub waits: Vec<WaitIx>,
     /// Locks whose newest owner word names this thread.
@@ -92,6 +94,7 @@ impl ActorEntry {
             interrupted: None,
             sample: None,
             asleep: None,
+            doing: None,
             waits: Vec::new(),
             holds: Vec::new(),
             dependency: None,
@@ -163,6 +166,7 @@ impl ActorEntry {
 
     /// Takes in a sample of the thread's state. Late ones only check what is known, they replace nothing.
     pub fn take_sample(&mut self, time: Timestamp, sample: &TaskSample) {
+        let slept = self.asleep.map(|steady| steady.value);
         match sample.switches {
             Some(switches) if is_asleep(sample.state) => match &mut self.asleep {
                 Some(steady) => {
@@ -177,6 +181,9 @@ impl ActorEntry {
             // It runs, or cannot be told: whatever it was asleep in is over if this is news.
             _ if self.asleep.is_some_and(|a| time >= a.span.first) => self.asleep = None,
             _ => {}
+        }
+        if self.asleep.map(|steady| steady.value) != slept {
+            self.doing = None;
         }
         if self.sample.is_some_and(|s| s.time > time) {
             return;

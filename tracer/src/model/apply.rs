@@ -5,7 +5,9 @@ use super::arena::{ActorIx, LockIx};
 use super::locks::{Candidate, Held, LockEntry, OwnerRead};
 use super::steady::{Span, Steady};
 use super::{MAX_REINITS, Model, ReinitSeen};
-use crate::event::{DependencySample, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample};
+use crate::event::{
+    DependencySample, Doing, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample,
+};
 use crate::ids::{TaskKey, Timestamp};
 
 const MUTEX_FLAG_PICKUP: u64 = 4;
@@ -44,6 +46,16 @@ impl Model {
         }
         entry.gone = None;
         entry.take_sample(time, sample);
+    }
+
+    /// A thread that is not known is none that anybody asks about.
+    pub(super) fn apply_doing(&mut self, time: Timestamp, doing: &Doing) {
+        if let Some(actor) = self.actors.find(doing.task)
+            && let Some(entry) = self.actors.get_mut(actor)
+            && entry.gone.is_none_or(|gone| time > gone)
+        {
+            entry.doing = Some(doing.activity.clone());
+        }
     }
 
     pub(super) fn apply_gone(&mut self, time: Timestamp, key: TaskKey) {

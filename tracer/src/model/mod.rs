@@ -122,7 +122,10 @@ impl Model {
             }
             Body::Stack(stack) => self.names.stack(stack),
             Body::Symbol(symbol) => self.names.symbol(symbol),
+            Body::CodeLine(line) => self.names.line(line),
             Body::LockName(name) => self.names.lock(name),
+            Body::CgroupName(name) => self.names.name_cgroup(name),
+            Body::Doing(doing) => self.apply_doing(time, doing),
             Body::Reinit(reinit) => self.apply_reinit(time, reinit),
             Body::Loss(report) => self.losses.apply(time, report),
             Body::Round(round) => self.apply_round(time, round),

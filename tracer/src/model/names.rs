@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::event::{LockName, StackFrames, SymbolName};
-use crate::ids::{KernelAddr, LockAddr, StackId};
+use crate::event::{CgroupName, CodeLine, LockName, StackFrames, SymbolName};
+use crate::ids::{CgroupId, KernelAddr, LockAddr, StackId};
 use crate::kernel::stacks::{FrameName, caller_position};
 
 /// A map that forgets its oldest entries beyond a bound.
@@ -44,7 +44,9 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
 pub struct Names {
     stacks: Bounded<StackId, Arc<[KernelAddr]>>,
     symbols: Bounded<KernelAddr, SymbolName>,
+    lines: Bounded<KernelAddr, CodeLine>,
     locks: Bounded<LockAddr, LockName>,
+    cgroups: Bounded<CgroupId, Arc<str>>,
 }
 
 /// Functions which initialise a lock: what calls them is of interest.
@@ -65,7 +67,9 @@ impl Names {
         Self {
             stacks: Bounded::new(max_stacks),
             symbols: Bounded::new(max_stacks.saturating_mul(4)),
+            lines: Bounded::new(max_stacks.saturating_mul(4)),
             locks: Bounded::new(max_locks),
+            cgroups: Bounded::new(max_locks),
         }
     }
 
@@ -79,6 +83,41 @@ impl Names {
 
     pub(super) fn lock(&mut self, name: &LockName) {
         self.locks.insert(name.lock, name.clone());
+    }
+
+    pub(super) fn line(&mut self, line: &CodeLine) {
+        self.lines.insert(line.addr, line.clone());
+    }
+
+    /// Place in the source of a code address.
+    #[must_use]
+    pub fn line_at(&self, addr: KernelAddr) -> Option<&CodeLine> {
+        self.lines.map.get(&addr)
+    }
+
+    /// How many of the innermost frames are no news: what waits for the lock, or initialises it, and what took the stack.
+    #[must_use]
+    pub fn machinery(&self, frames: &[KernelAddr]) -> usize {
+        let name = |addr: &KernelAddr| {
+            self.symbol_at(*addr).map(|s| FrameName {
+                name: &s.name,
+                module: s.module.as_deref(),
+            })
+        };
+        let initialises = |addr: &&KernelAddr| name(addr).is_some_and(|n| INITIALISERS.contains(&n.name));
+        let inner = frames.iter().take_while(initialises).count();
+        let inner = if inner < frames.len() { inner } else { 0 };
+        inner + caller_position(frames.iter().skip(inner).map(name))
+    }
+
+    pub(super) fn name_cgroup(&mut self, name: &CgroupName) {
+        self.cgroups.insert(name.cgroup, Arc::clone(&name.path));
+    }
+
+    /// Path of a cgroup.
+    #[must_use]
+    pub fn cgroup(&self, cgroup: CgroupId) -> Option<&Arc<str>> {
+        self.cgroups.map.get(&cgroup)
     }
 
     /// Frames of a stack, innermost first.
@@ -118,16 +157,7 @@ impl Names {
     #[must_use]
     pub fn site(&self, stack: StackId) -> Option<String> {
         let frames = self.frames(stack)?;
-        let name = |addr: &KernelAddr| {
-            self.symbol_at(*addr).map(|s| FrameName {
-                name: &s.name,
-                module: s.module.as_deref(),
-            })
-        };
-        let initialises = |addr: &&KernelAddr| name(addr).is_some_and(|n| INITIALISERS.contains(&n.name));
-        let inner = frames.iter().take_while(initialises).count();
-        let frames = frames.get(inner..).filter(|rest| !rest.is_empty()).unwrap_or(frames);
-        let caller = caller_position(frames.iter().map(name));
+        let caller = self.machinery(frames);
         frames.get(caller).map(|&site| self.code(site))
     }
 }

@@ -8,11 +8,11 @@ use rustc_hash::FxHashMap;
 
 use super::coverage::Coverage;
 use super::{
-    ClosedRow, CpuRow, Frame, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow, TotalsRow, TreeRoot,
-    WaitRow,
+    ClosedRow, CpuRow, Frame, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow, TotalsRow,
+    TreeRoot, WaitRow,
 };
-use crate::diagnosis::{Blocked, Engine, Graph, Hold, Root, phrase};
-use crate::event::{Actor, Mode, Phase, Queued, TaskState};
+use crate::diagnosis::{About, Blocked, Engine, Graph, Hold, Root, phrase};
+use crate::event::{Actor, Inlined, Mode, Phase, Queued, TaskState};
 use crate::ids::{CgroupId, CpuId, StackId};
 use crate::model::{ActorIx, Held, LockEntry, LockIx, Model};
 
@@ -61,17 +61,34 @@ impl Report {
 }
 
 fn frames(model: &Model, stack: StackId) -> Option<Vec<Frame>> {
-    let frames = model.names().frames(stack)?.iter();
-    let frame = |&address| {
+    let frames = model.names().frames(stack)?;
+    let machinery = model.names().machinery(frames);
+    let frame = |(position, &address)| {
         let symbol = model.names().symbol_at(address);
+        let line = model.names().line_at(address);
+        let inlined = line.map_or(&[][..], |line| &line.inlined);
         Frame {
             address,
             symbol: symbol.map(|s| Arc::clone(&s.name)),
             offset: symbol.map_or(0, |s| s.offset),
             module: symbol.and_then(|s| s.module.clone()),
+            machinery: position < machinery,
+            file: line.and_then(|line| line.place.file.clone()),
+            line: line.and_then(|line| line.place.line),
+            inlined: inlined.iter().map(InlinedRow::from).collect(),
         }
     };
-    Some(frames.map(frame).collect())
+    Some(frames.iter().enumerate().map(frame).collect())
+}
+
+impl From<&Inlined> for InlinedRow {
+    fn from(inlined: &Inlined) -> Self {
+        Self {
+            name: Arc::clone(&inlined.name),
+            file: inlined.place.file.clone(),
+            line: inlined.place.line,
+        }
+    }
 }
 
 /// Call sites by stack: many tasks wait at the same one.
@@ -158,7 +175,9 @@ fn task_row(
         state: actor.state(),
         cpu: actor.sample.and_then(|s| s.cpu).or(innermost.and_then(|w| w.cpu)),
         cgroup: actor.sample.map_or(CgroupId(0), |s| s.cgroup),
+        about: About::of(model, ix),
         kernel_thread: actor.sample.is_some_and(|s| s.kernel_thread),
+        asleep: actor.asleep_since().map(|since| model.now().since(since)),
         wait,
         holds: graph.held_by(ix).iter().map(|&l| phrase::lock_ref(model, l)).collect(),
         blocked_by: holder.and_then(|h| row_of.get(&h).copied()),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use coverage::{Coverage, Unexplained};
 
-use crate::diagnosis::{Closed, Finding, LockRef, Name};
+use crate::diagnosis::{About, Closed, Finding, LockRef, Name};
 use crate::diagnosis::{kernel_addr, stack_id};
 use crate::event::{LossCause, Mode, Phase, TaskState};
 use crate::ids::{CgroupId, CpuId, KernelAddr, Nanos, StackId, Timestamp};
@@ -190,8 +190,14 @@ pub struct TaskRow {
     pub cpu: Option<CpuId>,
     /// cgroup, 0 when unknown.
     pub cgroup: CgroupId,
+    /// What it is about, and where it belongs.
+    #[serde(flatten)]
+    pub about: About,
     /// No user-space part.
     pub kernel_thread: bool,
+    /// How long it has been asleep without a break, at least; `None` while it is not asleep.
+    #[serde(rename = "asleep_ns")]
+    pub asleep: Option<Nanos>,
     /// What it waits for.
     pub wait: Option<WaitRow>,
     /// Contended locks that it holds.
@@ -354,6 +360,25 @@ pub struct Frame {
     pub offset: u64,
     /// Module, where not the kernel proper.
     pub module: Option<Arc<str>>,
+    /// Scheduler, lock and tracing: further in than the caller that matters.
+    pub machinery: bool,
+    /// Source file, where debug information was at hand.
+    pub file: Option<Arc<str>>,
+    /// Line in that file.
+    pub line: Option<u32>,
+    /// Functions that the compiler put into this one, outermost first.
+    pub inlined: Vec<InlinedRow>,
+}
+
+/// A function that the compiler put into another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InlinedRow {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Source file.
+    pub file: Option<Arc<str>>,
+    /// Line in that file.
+    pub line: Option<u32>,
 }
 
 fn stacks<S: serde::Serializer>(stacks: &BTreeMap<StackId, Vec<Frame>>, serializer: S) -> Result<S::Ok, S::Error> {

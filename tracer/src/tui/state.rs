@@ -17,6 +17,7 @@ use super::source::Picture;
 use super::theme::{Role, Theme};
 use super::walk::{List, Opened, Place};
 use crate::report::Report;
+use crate::view::stacks::Depth;
 
 /// What the surroundings must do after an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct Ui {
     pub(super) help: Option<usize>,
     pub(super) pinned: Option<Subject>,
     pub(super) unfolded: HashSet<Subject>,
+    /// How much of a stack a detail shows.
+    pub(super) stacks: Depth,
     pub(super) message: Option<(Role, String)>,
     pub(super) hits: Hits,
 }
@@ -74,6 +77,7 @@ impl Ui {
             help: None,
             pinned: None,
             unfolded: HashSet::new(),
+            stacks: Depth::Caller,
             message: None,
             hits: Hits::default(),
         }
@@ -268,6 +272,13 @@ impl Ui {
     }
 
     fn fold(&mut self) {
+        if self.opened.is_some() {
+            self.stacks = match self.stacks {
+                Depth::Caller => Depth::Full,
+                Depth::Full => Depth::Caller,
+            };
+            return;
+        }
         let Some((report, subject)) = self.report().zip(self.selected()) else {
             return;
         };
@@ -341,6 +352,6 @@ impl Ui {
 
     /// The lines of what is opened, or of the selected row.
     pub(super) fn detail(&self, report: &Report, subject: &Subject) -> Vec<detail::Line> {
-        detail::lines(report, subject, self.theme.glyphs)
+        detail::lines(report, subject, self.theme.glyphs, self.stacks)
     }
 }

@@ -12,6 +12,7 @@ use crate::ids::{Nanos, Timestamp};
 use crate::player::Player;
 use crate::report::Report;
 use crate::session::{Outcome, STDOUT, outcome};
+use crate::view::stacks::{self, Depth};
 use crate::view::units::{count, duration, instant};
 use crate::view::{json, text};
 
@@ -27,6 +28,9 @@ pub struct ReportArgs {
     /// One JSON document.
     #[arg(long)]
     pub json: bool,
+    /// Also print the kernel stacks of everybody who waits or holds, each once; `full` with the frames of lock and scheduler.
+    #[arg(long, value_enum, value_name = "DEPTH", num_args = 0..=1, require_equals = true, default_missing_value = "caller", conflicts_with = "json")]
+    pub stacks: Option<Depth>,
     /// The state at this time, counted from the start of the recording (`15`, `500ms`, `2m`); the end when left out.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub at: Option<Duration>,
@@ -53,14 +57,14 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
     let written = if args.json {
         json::report(&mut out, &report)
     } else {
-        page(&mut out, &player, &report)
+        page(&mut out, &player, &report, args.stacks)
     };
     written.and_then(|()| out.flush()).context(STDOUT)?;
     tell_damage(&player);
     Ok(worst)
 }
 
-fn page(out: &mut impl Write, player: &Player, report: &Report) -> io::Result<()> {
+fn page(out: &mut impl Write, player: &Player, report: &Report, depth: Option<Depth>) -> io::Result<()> {
     let meta = player.replay().meta();
     let or_unknown = |text: &str| {
         if text.is_empty() {
@@ -97,6 +101,10 @@ fn page(out: &mut impl Write, player: &Player, report: &Report) -> io::Result<()
     }
     writeln!(out)?;
     text::report(out, report)?;
+    if let Some(depth) = depth {
+        writeln!(out)?;
+        stacks::stacks(out, report, depth)?;
+    }
     if !report.closed.is_empty() {
         writeln!(out, "\nover before the end:")?;
     }

@@ -16,17 +16,24 @@ use crate::bpf::load::{self, Sizes};
 use crate::bpf::stats::Losses;
 use crate::cli::parse_interval;
 use crate::event::{Body, Event};
+use crate::kernel::clock;
 use crate::kernel::facts::KernelFacts;
+use crate::kernel::lines::LineArgs;
+use crate::kernel::tasks::TaskFacts;
 use crate::model;
 use crate::pipeline::Pipeline;
 use crate::report::{Report, SourceFacts};
 use crate::session::{Outcome, STDOUT, outcome_of};
+use crate::source::live::lines::LineNames;
 use crate::source::live::names::Names;
 use crate::source::snapshot::{RoundCost, Walker};
 use crate::verbs::record::lock_memory;
+use crate::view::stacks::{self, Depth};
 use crate::view::{json, text, tree};
 use crate::wire::Decoder;
 
+/// How long it waits for file and line of frames, where they are asked for.
+const LAST_LINES: Duration = Duration::from_secs(60);
 /// Two looks at a machine: what has not changed in between is proven.
 const ROUNDS: usize = 2;
 /// Between them.
@@ -47,6 +54,12 @@ pub struct SnapshotArgs {
     /// Also show interruptible sleepers on locks that hold nobody up.
     #[arg(long)]
     pub all: bool,
+    /// Also print the kernel stacks of everybody who waits or holds, each once; `full` with the frames of lock and scheduler.
+    #[arg(long, value_enum, value_name = "DEPTH", num_args = 0..=1, require_equals = true, default_missing_value = "caller", conflicts_with = "json")]
+    pub stacks: Option<Depth>,
+    /// File and line of kernel frames.
+    #[command(flatten)]
+    pub lines: LineArgs,
 }
 
 /// Takes the snapshot and prints it.
@@ -64,7 +77,7 @@ pub fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let written = if args.json {
         json::report(&mut out, &report)
     } else {
-        show(&mut out, &report)
+        show(&mut out, &report, args.stacks)
     };
     written.and_then(|()| out.flush()).context(STDOUT)?;
     Ok(report.findings.iter().map(outcome_of).max().unwrap_or(Outcome::Nothing))
@@ -80,6 +93,8 @@ pub fn once() -> Result<Report> {
         json: false,
         interval: INTERVAL,
         all: false,
+        stacks: None,
+        lines: LineArgs::default(),
     };
     Ok(take(&args, &KernelFacts::of_this_machine()?)?.0)
 }
@@ -93,7 +108,9 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
     let mut walker = Walker::new(&mut ebpf, &btf, facts)?;
     let mut decoder = Decoder::default();
     let mut losses = Losses::default();
+    let mut tasks = TaskFacts::new(facts.offsets.offsets);
     let mut names = Names::new(facts);
+    let mut lines = LineNames::new(args.lines.start(facts)?);
     let mut pipeline = Pipeline::new(model::Settings::default(), source_facts(&walker, facts));
     let mut costs = Vec::new();
     let mut events: Vec<Event> = Vec::new();
@@ -103,7 +120,18 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
         }
         events.clear();
         costs.push(walker.round(&mut ebpf, args.all, &mut decoder, &mut losses, &mut events)?);
-        names.announce(0, &mut walker.memory(&mut ebpf), &mut events)?;
+        let met = decoder.take_met();
+        let memory = &mut walker.memory(&mut ebpf);
+        tasks.describe(&met, memory, clock::monotonic(), 0, &mut events)?;
+        names.announce(0, memory, &mut events)?;
+        lines.announce(0, &mut events);
+        if round + 1 == ROUNDS {
+            let unanswered = lines.finish(LAST_LINES, clock::monotonic(), &mut events);
+            if unanswered > 0 {
+                let seconds = LAST_LINES.as_secs();
+                eprintln!("holdup: file and line of {unanswered} addresses were not found within {seconds} s");
+            }
+        }
         for event in &events {
             pipeline.apply(event);
         }
@@ -130,9 +158,12 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
     Ok((report, costs))
 }
 
-fn show(out: &mut impl Write, report: &Report) -> io::Result<()> {
+fn show(out: &mut impl Write, report: &Report, depth: Option<Depth>) -> io::Result<()> {
     text::findings(out, report)?;
     tree::trees(out, report)?;
+    if let Some(depth) = depth {
+        stacks::stacks(out, report, depth)?;
+    }
     text::summary(out, report)
 }
 

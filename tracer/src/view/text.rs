@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::stacks::{self, Depth};
 use super::units::{count, duration, instant};
 use crate::diagnosis::{Finding, FindingChange, Link, Source, phrase};
 use crate::report::{Coverage, Report};
@@ -63,6 +64,7 @@ pub fn finding(out: &mut impl Write, now: crate::ids::Timestamp, finding: &Findi
         at_least(finding.since_is_lower_bound)
     )?;
     section(out, "chain:", &finding.chain, |out, link| self::link(out, link))?;
+    about(out, finding)?;
     victims(out, finding)?;
     section(out, "evidence:", &finding.evidence, |out, line| match line.source {
         Source::Loss(_) | Source::Missing => writeln!(out, "    ({}) {}", line.source, line.text),
@@ -98,6 +100,17 @@ fn link(out: &mut impl Write, link: &Link) -> io::Result<()> {
         Some(holder) => writeln!(out, "    {} waits {waited} for {} <- {holder}", link.waiter, link.on),
         None => writeln!(out, "    {} waits {waited} for {}", link.waiter, link.on),
     }
+}
+
+/// What its tasks are about, where that is known.
+fn about(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+    let about = finding.tasks.iter().filter_map(|party| {
+        let words = party.about.words();
+        (!words.is_empty()).then(|| format!("{}: {}", party.name, words.join("; ")))
+    });
+    section(out, "tasks:", &about.collect::<Vec<_>>(), |out, line| {
+        writeln!(out, "    {line}")
+    })
 }
 
 fn victims(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
@@ -189,11 +202,8 @@ fn coverage(out: &mut impl Write, report: &Report) -> io::Result<()> {
         )?;
         match report.stacks.get(&group.stack) {
             Some(frames) => {
-                for frame in frames {
-                    match &frame.symbol {
-                        Some(symbol) => writeln!(out, "      {symbol}+{:#x}", frame.offset)?,
-                        None => writeln!(out, "      {}", frame.address)?,
-                    }
+                for line in stacks::lines(frames, Depth::Full) {
+                    writeln!(out, "      {line}")?;
                 }
             }
             None => writeln!(out, "      no stack")?,

@@ -65,7 +65,7 @@ impl<W: Write> Tree<'_, W> {
         match root {
             TreeRoot::Task { row, .. } => {
                 if let Some(task) = self.report.tasks.get(*row) {
-                    self.line(0, &format!("{} {}{}", task.name, state(task), at(task)))?;
+                    self.line(0, &format!("{} {}{}{}", task.name, state(task), at(task), about(task)))?;
                     self.behind(&task.blocks, 1, &mut vec![*row])?;
                 }
             }
@@ -82,7 +82,8 @@ impl<W: Write> Tree<'_, W> {
                             Some(next) => format!(", held by {}", next.name),
                             None => String::new(),
                         };
-                        self.line(0, &format!("{} {}{holder}{}", task.name, wait(task), at(task)))?;
+                        let (wait, at, about) = (wait(task), at(task), about(task));
+                        self.line(0, &format!("{} {wait}{holder}{at}{about}", task.name))?;
                     }
                 }
                 let behind: Vec<usize> = rows
@@ -130,7 +131,10 @@ impl<W: Write> Tree<'_, W> {
                 if path.contains(&row) || depth > MAX_DEPTH {
                     continue;
                 }
-                self.line(depth, &format!("{} {}{}", task.name, wait(task), at(task)))?;
+                self.line(
+                    depth,
+                    &format!("{} {}{}{}", task.name, wait(task), at(task), about(task)),
+                )?;
                 path.push(row);
                 self.behind(&task.blocks, depth + 1, path)?;
                 path.pop();
@@ -211,8 +215,9 @@ fn state(task: &TaskRow) -> String {
         TaskState::Exited => "has exited",
         TaskState::Unknown => "is in an unknown state",
     };
-    match (task.state, task.cpu) {
-        (TaskState::Running, Some(cpu)) => format!("{state} on CPU {cpu}"),
+    match (task.state, task.cpu, task.asleep) {
+        (TaskState::Running, Some(cpu), _) => format!("{state} on CPU {cpu}"),
+        (_, _, Some(asleep)) => format!("{state} for at least {}", duration(asleep)),
         _ => state.to_owned(),
     }
 }
@@ -221,4 +226,8 @@ fn at(task: &TaskRow) -> String {
     task.site
         .as_ref()
         .map_or_else(String::new, |site| format!("; at {site}"))
+}
+
+fn about(task: &TaskRow) -> String {
+    task.about.words().iter().map(|word| format!("; {word}")).collect()
 }

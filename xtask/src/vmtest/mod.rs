@@ -45,6 +45,7 @@ pub mod runner;
 pub mod snapshot;
 pub mod spin;
 pub mod steps;
+pub mod task_facts;
 pub mod truth;
 pub mod waits;
 
@@ -82,6 +83,7 @@ pub const TABLES: &[&[VmTest]] = &[
     record::TESTS,
     reinit::TESTS,
     snapshot::TESTS,
+    task_facts::TESTS,
     spin::TESTS,
     waits::TESTS,
 ];

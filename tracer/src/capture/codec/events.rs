@@ -5,9 +5,10 @@ use super::every::{Every, pick};
 use super::primitive::Wire;
 use super::{CodecError, Decoder, Encoder};
 use crate::event::{
-    Actor, Body, Context, Dependency, DependencySample, Evidence, HolderCandidate, LockKind, LockName, LockSample,
-    LockStats, LossCause, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, RoundScope,
-    StackFrames, SymbolName, TaskSample, TaskState, WaitEnd, WaitSample,
+    Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
+    FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossCause, LossReport, Mode, Owner,
+    Phase, Place, Queued, Reinit, Release, Round, RoundEdge, RoundScope, StackFrames, SymbolName, TaskSample,
+    TaskState, WaitEnd, WaitSample,
 };
 
 /// The events with their codes, 1 to 127.
@@ -60,6 +61,9 @@ bodies! {
     Reinit = 13,
     Loss = 14,
     Round = 15,
+    Doing = 16,
+    CgroupName = 17,
+    CodeLine = 18,
 }
 
 /// Fields in the order in which they are written. `field: word` writes an owner word, which repeats like an address.
@@ -184,6 +188,11 @@ record!(Reinit {
     owner
 });
 record!(LossReport { by_cause });
+record!(Doing { task, activity });
+record!(CgroupName { cgroup, path });
+record!(CodeLine { addr, place, inlined });
+record!(Inlined { name, place });
+record!(Place { file, line });
 record!(Round { number, edge, scope });
 
 /// Variants without fields and their codes.
@@ -266,6 +275,17 @@ codes!(LossCause, "cause of loss" {
     Overrun = 9,
     StackLost = 10,
 });
+codes!(FileKind, "kind of file" {
+    Unknown = 0,
+    Regular = 1,
+    Directory = 2,
+    CharDevice = 3,
+    BlockDevice = 4,
+    Pipe = 5,
+    Socket = 6,
+    Symlink = 7,
+    Anonymous = 8,
+});
 codes!(RoundEdge, "edge of a round" { Begin = 0, End = 1, Aborted = 2 });
 codes!(RoundScope, "scope of a round" { Pending = 0, AllTasks = 1 });
 
@@ -344,4 +364,16 @@ variants!(Dependency, "dependency" {
     RcuGracePeriod = 6,
     Stop = 7,
     WaitQueue = 8,
+});
+variants!(Activity, "activity" {
+    Work { function, workqueue } = 0,
+    Syscall { number, name, argument } = 1,
+    Exception = 2,
+});
+variants!(Argument, "argument" {
+    Other = 0,
+    File { kind, path } = 1,
+    Descriptor { number } = 2,
+    Path = 3,
+    Address = 4,
 });

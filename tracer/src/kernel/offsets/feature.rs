@@ -61,6 +61,12 @@ features! {
     InodeNames: Lossy, "inodes and super blocks are shown without device and number";
     /// The cgroup of a task.
     Cgroup: Lossy, "victims are not grouped by cgroup";
+    /// The path of a cgroup.
+    CgroupPath: Lossy, "cgroups are shown by number, and containers are not recognised";
+    /// The system call a task is in.
+    Syscall: Lossy, "the system call in which a task is blocked is not shown (x86-64 only)";
+    /// The file a system call is about.
+    OpenFile: Lossy, "the file that a blocked system call is about is not shown";
     /// Since when a task has not run, as the hung-task watcher sees it.
     HungSince: Covered, "the age of a wait from before the start is taken from the scheduler's run times, or unknown";
     /// Run times of the scheduler.

@@ -106,6 +106,8 @@ offsets! {
         in_iowait: bits("task_struct.in_iowait") => IoWait,
         /// Address space; null for kernel threads.
         mm: offset("task_struct.mm") => AddressSpace,
+        /// `struct files_struct *`.
+        files: offset("task_struct.files") => OpenFile,
         /// `struct css_set *`.
         cgroups: offset("task_struct.cgroups") => Cgroup,
         /// Jiffies at which the hung-task watcher last saw it switch (CONFIG_DETECT_HUNG_TASK).
@@ -136,6 +138,64 @@ offsets! {
         kn: offset("cgroup.kn") => Cgroup,
         /// Inode number of the cgroup's directory.
         id: offset("kernfs_node.id") => Cgroup,
+        /// Name of that directory.
+        node_name: offset("kernfs_node.name") => CgroupPath,
+        /// The directory above it.
+        node_parent: offset("kernfs_node.__parent" | "kernfs_node.parent") => CgroupPath,
+    }
+    /// `struct pt_regs` (arch/x86/include/asm/ptrace.h), as the entry code leaves it at the top of the kernel stack.
+    regs: RegsOffsets {
+        /// Size of all of them.
+        size: size("pt_regs") => Syscall,
+        /// Number of the system call.
+        orig_ax: offset("pt_regs.orig_ax") => Syscall,
+        /// First argument.
+        di: offset("pt_regs.di") => Syscall,
+        /// Where user space goes on.
+        ip: offset("pt_regs.ip") => Syscall,
+        /// Code segment.
+        cs: offset("pt_regs.cs") => Syscall,
+        /// Stack segment.
+        ss: offset("pt_regs.ss") => Syscall,
+    }
+    /// From a descriptor to the path of its file (include/linux/fdtable.h, fs.h, dcache.h; fs/mount.h).
+    file: FileOffsets {
+        /// `struct fdtable *`.
+        fdt: offset("files_struct.fdt") => OpenFile,
+        /// Size of the table.
+        max_fds: offset("fdtable.max_fds") => OpenFile,
+        /// Array of `struct file *`.
+        fd: offset("fdtable.fd") => OpenFile,
+        /// `struct inode *`.
+        inode: offset("file.f_inode") => OpenFile,
+        /// `struct dentry *`.
+        path_dentry: offset("file.f_path.dentry") => OpenFile,
+        /// `struct vfsmount *`.
+        path_mnt: offset("file.f_path.mnt") => OpenFile,
+        /// Type and permissions.
+        inode_mode: offset("inode.i_mode") => OpenFile,
+        /// Inode number.
+        inode_number: offset("inode.i_ino") => OpenFile,
+        /// `struct super_block *`.
+        inode_sb: offset("inode.i_sb") => OpenFile,
+        /// `struct file_system_type *`.
+        sb_type: offset("super_block.s_type") => OpenFile,
+        /// Name of a file system.
+        fs_name: offset("file_system_type.name") => OpenFile,
+        /// The directory it is in; itself for a root.
+        dentry_parent: offset("dentry.d_parent") => OpenFile,
+        /// Name.
+        dentry_name: offset("dentry.d_name.name") => OpenFile,
+        /// Length of the name.
+        dentry_name_len: offset("dentry.d_name.len") => OpenFile,
+        /// `struct vfsmount` in a mount.
+        mount_mnt: offset("mount.mnt") => OpenFile,
+        /// The mount it is mounted on; itself for a root.
+        mount_parent: offset("mount.mnt_parent") => OpenFile,
+        /// Directory it is mounted on.
+        mount_point: offset("mount.mnt_mountpoint") => OpenFile,
+        /// Root of what is mounted.
+        mnt_root: offset("vfsmount.mnt_root") => OpenFile,
     }
     /// `struct mm_struct` (include/linux/mm_types.h).
     mm: MmOffsets {

@@ -69,6 +69,12 @@ impl<'m> Words<'m> {
         self.memory.read(addrs)
     }
 
+    /// Whether the word was fetched, or can never be.
+    #[must_use]
+    pub fn is_known(&self, addr: u64) -> bool {
+        !(KERNEL_START..KERNEL_END).contains(&addr) || self.known.contains_key(&addr)
+    }
+
     /// A word that was fetched; `None` if it was not, or cannot be read.
     #[must_use]
     pub fn get(&self, addr: u64) -> Option<u64> {

@@ -3,6 +3,7 @@
 mod board;
 mod cells;
 mod interrupt_stack;
+pub(crate) mod lines;
 pub(crate) mod names;
 mod percpu;
 mod queue_search;
@@ -24,6 +25,7 @@ use tracer_common::config::Settings;
 
 use self::board::Board;
 use self::cells::Cells;
+use self::lines::LineNames;
 use self::names::Names;
 use self::rounds::Rounds;
 use self::scans::Scans;
@@ -35,12 +37,15 @@ use crate::bpf::stats::{LossCounters, Losses, program_cost};
 use crate::bpf::watch;
 use crate::event::{Body, Event, LossCause, LossReport};
 use crate::ids::{CpuId, Nanos, Timestamp};
-use crate::kernel::{clock, facts::KernelFacts};
+use crate::kernel::{clock, facts::KernelFacts, lines::LineArgs, tasks::TaskFacts};
 use crate::report::ProgramCost;
 use crate::wire::Decoder;
 
 /// Ring records taken at most before the caller gets a turn.
 const BATCH: usize = 4096;
+
+/// How long the end of a run waits for file and line of frames that were asked for.
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// How a live run is set up.
 #[derive(Clone, Debug)]
@@ -69,6 +74,8 @@ pub struct Options {
     pub cpus: bool,
     /// Everything that a machine with a stuck CPU refuses is there from the start, and nothing is taken off by a crash.
     pub armed: bool,
+    /// File and line of kernel frames.
+    pub lines: LineArgs,
     /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
     pub bpf_log: u8,
 }
@@ -88,6 +95,7 @@ impl Default for Options {
             ring_bytes: None,
             cpus: false,
             armed: false,
+            lines: LineArgs::default(),
             bpf_log: 0,
         }
     }
@@ -104,6 +112,8 @@ pub struct Live {
     cells: Cells,
     board: Board,
     names: Names,
+    lines: LineNames,
+    tasks: TaskFacts,
     counters: LossCounters,
     losses: Losses,
     reported: LossReport,
@@ -200,6 +210,8 @@ impl Live {
             cells,
             board,
             names: Names::new(facts),
+            lines: LineNames::new(options.lines.start(facts)?),
+            tasks: TaskFacts::new(facts.offsets.offsets),
             counters,
             losses: Losses::default(),
             reported: LossReport::default(),
@@ -242,7 +254,13 @@ impl Live {
             }
         }
         self.rounds.note_reinits(out.get(from..).unwrap_or_default());
-        self.names.announce(from, &mut self.scans.memory(&mut self.ebpf), out)
+        self.announce(from, out)
+    }
+
+    fn announce(&mut self, from: usize, out: &mut Vec<Event>) -> Result<()> {
+        self.names.announce(from, &mut self.scans.memory(&mut self.ebpf), out)?;
+        self.lines.announce(from, out);
+        Ok(())
     }
 
     /// Takes what is left when the capture ends: the ring, a last round and the final counters.
@@ -253,8 +271,11 @@ impl Live {
         let from = out.len();
         while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
         self.poll(out)?;
-        self.cells.finish(clock::monotonic(), out);
-        self.names.announce(from, &mut self.scans.memory(&mut self.ebpf), out)
+        let now = clock::monotonic();
+        self.cells.finish(now, out);
+        self.announce(from, out)?;
+        self.lines.finish(LAST_LINES, now, out);
+        Ok(())
     }
 
     fn poll(&mut self, out: &mut Vec<Event>) -> Result<()> {
@@ -273,6 +294,9 @@ impl Live {
         let tools = (&mut self.decoder, &mut self.losses);
         self.scans
             .run(&mut self.ebpf, self.rounds.found_waits(), tools, now, out)?;
+        let met = self.decoder.take_met();
+        self.tasks
+            .describe(&met, &mut self.scans.memory(&mut self.ebpf), now, from, out)?;
         self.cells.read(now, out);
         self.report_losses(now, out)
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::event::{Body, Dependency, Event, LockKind, LockName, StackFrames, SymbolName};
+use crate::event::{Activity, Body, Dependency, Doing, Event, LockKind, LockName, StackFrames, SymbolName, TaskSample};
 use crate::ids::{KernelAddr, LockAddr, Nanos, StackId, Timestamp};
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::names::{LockNamer, Named};
@@ -118,6 +118,15 @@ impl Names {
                 if let Some(site) = site(symbols, stack) {
                     self.sites.insert(stack.id, site);
                 }
+            }
+            Body::Task(TaskSample {
+                work: Some(function), ..
+            })
+            | Body::Doing(Doing {
+                activity: Activity::Work { function, .. },
+                ..
+            }) if self.frames.insert(*function) => {
+                named.extend(symbol_name(symbols.resolve(*function), *function, event.time));
             }
             Body::Dependency(depends) => {
                 if let Dependency::WorkFlush { function } = depends.dependency

@@ -10,6 +10,10 @@
 //! stack aa __mutex_lock lf_aa_inner lf_aa_fn    # frames, innermost first
 //! at 10s                                        # time of what follows: ns, us, ms, s; +100ms is relative
 //! state w uninterruptible switches=7            # sample: cpu= switches= last-switch= stack= work=
+//! doing w syscall(ioctl) path=/dev/x            # also work(lf_aa_fn) workqueue=, exception; number= kind=, argument= path,
+//!                                               # address or the number of a descriptor
+//! cgroup 77 /system.slice
+//! line lf_aa_fn drivers/aa.c:12                 # place in the source of a frame: inlined=NAME@FILE:LINE
 //! gone  w
 //! wait  w M owner=w by=tracepoint stack=aa      # tuple: mode= phase= since= word= queued= cpu=; owner= is a task, nobody,
 //!                                               # readers, readers(task), readers(task,count), unreadable, not-recorded

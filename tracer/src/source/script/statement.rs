@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::names::Task;
 use super::parse::{Parser, Words, call, code, instant, nanos, number};
 use crate::event::{
-    Actor, Body, Context, Dependency, DependencySample, Evidence, HolderCandidate, LockKind, LockName, LockSample,
-    LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, TaskRef, TaskSample, WaitEnd,
-    WaitSample,
+    Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
+    FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossReport, Mode, Owner, Phase,
+    Place, Queued, Reinit, Release, Round, RoundEdge, TaskRef, TaskSample, WaitEnd, WaitSample,
 };
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 
@@ -29,6 +29,9 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
             Ok(())
         }
         "state" => state(p, words),
+        "doing" => doing(p, words),
+        "cgroup" => cgroup(p, words),
+        "line" => line(p, words),
         "gone" => {
             let key = p.names.task(words.word("the task")?)?.task.key;
             p.emit(Body::TaskGone(key));
@@ -137,6 +140,77 @@ fn state(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
     };
     p.extend(symbols);
     p.emit(Body::Task(sample));
+    Ok(())
+}
+
+fn doing(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let task = p.names.task(words.word("the task")?)?.task.key;
+    let mut symbols = Vec::new();
+    let (what, argument) = call(words.word("what it is doing")?)?;
+    let activity = match what {
+        "work" => Activity::Work {
+            function: p.names.code(argument, p.now, &mut symbols),
+            workqueue: words.text("workqueue").map(Arc::from),
+        },
+        "syscall" => Activity::Syscall {
+            number: words.field("number", number)?.unwrap_or(0),
+            name: (!argument.is_empty()).then(|| argument.into()),
+            argument: match (words.text("path"), words.text("argument")) {
+                (Some(path), _) => Argument::File {
+                    kind: words.text("kind").map_or(Ok(FileKind::Unknown), code)?,
+                    path: path.into(),
+                },
+                (None, Some("path")) => Argument::Path,
+                (None, Some("address")) => Argument::Address,
+                (None, Some(descriptor)) => Argument::Descriptor {
+                    number: number(descriptor)?,
+                },
+                (None, None) => Argument::Other,
+            },
+        },
+        "exception" => Activity::Exception,
+        other => return Err(format!("nobody can be doing {other:?}")),
+    };
+    p.extend(symbols);
+    p.emit(Body::Doing(Doing { task, activity }));
+    Ok(())
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    let (file, line) = text
+        .rsplit_once(':')
+        .ok_or_else(|| format!("{text:?} is no FILE:LINE"))?;
+    Ok(Place {
+        file: Some(file.into()),
+        line: Some(number(line)?),
+    })
+}
+
+fn line(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let mut events = Vec::new();
+    let addr = p.names.code(words.word("the function")?, p.now, &mut events);
+    let place = self::place(words.word("its place in the source")?)?;
+    let inlined = match words.text("inlined") {
+        Some(text) => {
+            let (name, at) = text
+                .split_once('@')
+                .ok_or_else(|| format!("{text:?} is no NAME@FILE:LINE"))?;
+            vec![Inlined {
+                name: name.into(),
+                place: self::place(at)?,
+            }]
+        }
+        None => Vec::new(),
+    };
+    p.extend(events);
+    p.emit(Body::CodeLine(CodeLine { addr, place, inlined }));
+    Ok(())
+}
+
+fn cgroup(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let cgroup = CgroupId(number(words.word("the number of the cgroup")?)?);
+    let path = Arc::from(words.word("its path")?);
+    p.emit(Body::CgroupName(CgroupName { cgroup, path }));
     Ok(())
 }
 

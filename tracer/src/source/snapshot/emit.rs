@@ -98,6 +98,7 @@ impl<'r> Emitter<'r> {
             if restless {
                 (sample.state, sample.switches) = (TaskState::Unknown, None);
             } else {
+                self.decoder.meet(&thread.record.task);
                 sample.last_switch = self.threads.last_switch(thread);
             }
             sample.work = self.found.work.get(&ix).map(|&function| KernelAddr(function));

@@ -7,6 +7,7 @@ use crate::ids::{CgroupId, CpuId, StackId};
 use crate::report::{Report, TaskRow};
 use crate::tui::theme::{Glyphs, Role};
 use crate::tui::widgets::{Text, count, number};
+use crate::view::stacks::{self, Depth};
 use crate::view::units::{duration, instant};
 
 /// Waiters listed one by one.
@@ -26,6 +27,7 @@ pub struct Line {
 /// A page under construction.
 pub(super) struct Page {
     pub lines: Vec<Line>,
+    depth: Depth,
 }
 
 impl Page {
@@ -58,13 +60,13 @@ impl Page {
             None if stack.0 == 0 => self.text(4, super::dim("no stack was taken")),
             None => self.text(4, super::dim("its stack is no longer known")),
             Some(frames) => {
-                for frame in frames {
-                    let module = frame.module.as_ref().map(|m| format!(" [{m}]")).unwrap_or_default();
-                    let text = match &frame.symbol {
-                        Some(symbol) => format!("{symbol}+{:#x}{module}", frame.offset),
-                        None => frame.address.to_string(),
-                    };
-                    self.text(4, Text::plain(text));
+                let hidden = frames.iter().filter(|frame| frame.machinery).count();
+                if hidden > 0 && self.depth == Depth::Caller {
+                    let what = count(hidden, "frame");
+                    self.text(4, super::dim(format!("{what} of lock and scheduler (x shows)")));
+                }
+                for line in stacks::lines(frames, self.depth) {
+                    self.text(4, Text::plain(line));
                 }
             }
         }
@@ -90,8 +92,11 @@ pub fn title(report: &Report, subject: &Subject) -> String {
 
 /// Everything about something.
 #[must_use]
-pub fn lines(report: &Report, subject: &Subject, glyphs: &Glyphs) -> Vec<Line> {
-    let mut page = Page { lines: Vec::new() };
+pub fn lines(report: &Report, subject: &Subject, glyphs: &Glyphs, depth: Depth) -> Vec<Line> {
+    let mut page = Page {
+        lines: Vec::new(),
+        depth,
+    };
     match subject {
         Subject::Finding(id) => match find(report, id) {
             Some((finding, closed)) => self::finding(&mut page, report, finding, closed),
@@ -231,6 +236,9 @@ fn victims(page: &mut Page, finding: &Finding) {
 fn party(page: &mut Page, report: &Report, party: &Party) {
     page.heading(format!("stack of {}", party.name));
     page.text(2, super::dim(facts(party.state, party.cpu, party.cgroup, false)));
+    for words in party.about.words() {
+        page.text(2, super::dim(words));
+    }
     page.stack(report, party.stack);
 }
 
@@ -260,6 +268,12 @@ fn task(page: &mut Page, report: &Report, task: &TaskRow) {
         0,
         Text::plain(facts(task.state, task.cpu, task.cgroup, task.kernel_thread)),
     );
+    if let (None, Some(asleep)) = (&task.wait, task.asleep) {
+        page.plain(format!("asleep for at least {}", duration(asleep)));
+    }
+    for words in task.about.words() {
+        page.plain(words);
+    }
     if let Some(wait) = &task.wait {
         let place = wait
             .place

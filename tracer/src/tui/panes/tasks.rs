@@ -36,6 +36,9 @@ pub(super) fn fields(task: &TaskRow) -> Fields {
     let mut fields = Fields::default();
     fields.add(Field::Task, &task.name);
     fields.add(Field::Cgroup, task.cgroup);
+    if let Some(path) = &task.about.cgroup_path {
+        fields.add(Field::Cgroup, path);
+    }
     if let Some(wait) = &task.wait {
         match &wait.lock {
             Some(lock) => {
@@ -100,7 +103,7 @@ fn row(report: &Report, task: &TaskRow, view: &View<'_>) -> Row {
             or_dash(wanted.or(holds)),
             or_dash(by),
             or_dash((blocks > 0).then(|| number(blocks as u64))),
-            or_dash((task.cgroup.0 != 0).then(|| task.cgroup.to_string())),
+            or_dash((task.cgroup.0 != 0).then(|| words::cgroup(task.cgroup, &task.about))),
             or_dash(task.site.as_deref().map(str::to_owned)),
         ],
     }

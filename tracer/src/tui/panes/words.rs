@@ -1,8 +1,8 @@
 //! Short words for cells, where findings use whole sentences.
 
-use crate::diagnosis::{Certainty, LockRef, Name, Severity, lock_kind_name};
+use crate::diagnosis::{About, Certainty, LockRef, Name, Severity, lock_kind_name};
 use crate::event::{Mode, Phase, TaskState};
-use crate::ids::Nanos;
+use crate::ids::{CgroupId, Nanos};
 use crate::report::{OwnerRow, WaitRow};
 use crate::tui::theme::Role;
 use crate::view::units::duration;
@@ -114,5 +114,15 @@ pub fn owner(owner: &OwnerRow) -> (String, Option<&Name>) {
                 None => (readers, None),
             }
         }
+    }
+}
+
+/// The container, else the last directory of the path, else the number.
+pub fn cgroup(cgroup: CgroupId, about: &About) -> String {
+    match (&about.container, about.cgroup_path.as_deref()) {
+        (Some(container), _) => container.to_string(),
+        (None, Some("/")) => "/".to_owned(),
+        (None, Some(path)) => path.rsplit('/').next().unwrap_or(path).to_owned(),
+        (None, None) => cgroup.to_string(),
     }
 }

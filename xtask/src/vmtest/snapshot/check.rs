@@ -28,7 +28,7 @@ pub fn severity(report: &Value, severity: &str) -> usize {
 }
 
 /// Compares all findings about the locks of a scenario.
-pub fn judge(run: &GuestRun, report: &Value, verdict: &Verdict) -> Result<()> {
+pub(super) fn judge(run: &GuestRun, report: &Value, verdict: &Verdict) -> Result<()> {
     let scenario = verdict.scenario;
     let truth = run.truth(&format!("{scenario}-truth"))?;
     let locks: BTreeMap<&str, String> = truth
@@ -77,6 +77,24 @@ pub fn waiters_of(report: &Value, lock: &str) -> BTreeSet<(u64, String, String, 
             ))
         })
         .collect()
+}
+
+/// The call site of everybody who waits for the lock, and the first frame of their stacks that is not machinery, are this function.
+pub fn called_from(report: &Value, lock: &str, site: &str) -> Result<()> {
+    let rows = report["tasks"].as_array().into_iter().flatten();
+    for row in rows.filter(|row| row["wait"]["lock"]["address"] == lock) {
+        ensure!(row["site"] == site, "the call site is not {site}: {row:#}");
+        let stack = row["stack"].as_str().context("no stack")?;
+        let frames = report["stacks"][stack]
+            .as_array()
+            .with_context(|| format!("stack {stack} is not told"))?;
+        let caller = frames.iter().find(|frame| frame["machinery"] == false);
+        ensure!(
+            caller.is_some_and(|frame| frame["symbol"] == site && frame["module"] == "lockfault"),
+            "{site} is not the caller in {frames:#?}"
+        );
+    }
+    Ok(())
 }
 
 /// The reader that left with the key: the one holder, the writer first in the queue, every reader behind it.

@@ -1,11 +1,11 @@
 //! Verdicts of `holdup snapshot`, started after the fault: each hanging scenario, compared in full.
 
-mod check;
+pub(super) mod check;
 
 use super::live::Expected;
 use super::{Steps, VmTest};
 use anyhow::{Context as _, Result, ensure};
-use check::{judge, pile_up, report, severity, waiters_of};
+use check::{called_from, judge, pile_up, report, severity, waiters_of};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -110,11 +110,31 @@ const HOLDERS: &[Verdict] = &[
 /// A waiter of a lock that is in the way of nobody for ever: role, kind of the lock, mode, place on its list.
 type Waiter = (&'static str, &'static str, &'static str, Option<u64>);
 
-/// Kinds of locks that no deadlock scenario has. They are held for a minute.
-const KINDS: &[(&str, &str, &[Waiter])] = &[
+/// Scenario, its lock, the call site of all waiters, and those. The locks are held for a minute.
+const KINDS: &[(&str, &str, &str, &[Waiter])] = &[
+    (
+        "contend-mutex",
+        "lockfault_contend_mutex_lock",
+        "lockfault_contend_mutex_take",
+        &[
+            ("waiter", "mutex", "exclusive", Some(0)),
+            ("waiter", "mutex", "exclusive", Some(1)),
+            ("waiter", "mutex", "exclusive", Some(2)),
+        ],
+    ),
+    (
+        "contend-rwsem",
+        "heap.contend.rwsem",
+        "lockfault_contend_rwsem_take",
+        &[
+            ("reader-waiter", "rwsem", "shared", Some(0)),
+            ("writer-waiter", "rwsem", "exclusive", Some(1)),
+        ],
+    ),
     (
         "contend-semaphore",
         "lockfault_contend_sem",
+        "lockfault_contend_semaphore_take",
         &[
             ("waiter", "semaphore", "exclusive", Some(0)),
             ("waiter", "semaphore", "exclusive", Some(1)),
@@ -123,6 +143,7 @@ const KINDS: &[(&str, &str, &[Waiter])] = &[
     (
         "contend-percpu-rwsem",
         "lockfault_contend_percpu",
+        "lockfault_contend_percpu_take",
         &[
             ("reader-waiter", "percpu-rwsem", "shared", Some(0)),
             ("writer-waiter", "percpu-rwsem", "exclusive", Some(1)),
@@ -131,6 +152,7 @@ const KINDS: &[(&str, &str, &[Waiter])] = &[
     (
         "contend-rt-mutex",
         "lockfault_contend_rtm",
+        "lockfault_contend_rt_mutex_take",
         &[
             ("waiter", "rt-mutex", "exclusive", None),
             ("waiter", "rt-mutex", "exclusive", None),
@@ -187,7 +209,7 @@ pub const TESTS: &[VmTest] = &[
         },
         check: |run| {
             let report = report(run, "kinds")?;
-            KINDS.iter().try_for_each(|(scenario, lock, waiters)| {
+            KINDS.iter().try_for_each(|(scenario, lock, site, waiters)| {
                 let truth = run.truth(&format!("{scenario}-truth"))?;
                 let address = format!("{:#018x}", truth.lock(lock)?);
                 let mut pids: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
@@ -204,7 +226,7 @@ pub const TESTS: &[VmTest] = &[
                 }
                 let found = waiters_of(&report, &address);
                 ensure!(found == expected, "{scenario}: {found:?} instead of {expected:?}");
-                Ok(())
+                called_from(&report, &address, site).with_context(|| (*scenario).to_owned())
             })
         },
     },
@@ -298,7 +320,7 @@ pub const TESTS: &[VmTest] = &[
             // Before it has become another program, its address space is another one, too.
             steps.shell(
                 "stuck",
-                "sleep 100000 & pid=$!; until grep -q sleep /proc/$pid/comm; do sleep 0.1; done; \
+                "sleep 100000 & pid=$!; echo $pid > /tmp/stuck.pid; until grep -q sleep /proc/$pid/comm; do sleep 0.1; done; \
                  echo \"mmap-lock-io pid=$pid\" > /proc/lockfault",
             );
             steps.established("mmap-lock-io");

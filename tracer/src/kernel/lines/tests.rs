@@ -1,0 +1,148 @@
+//! A kernel image in small (`tests/data/lines/vmlinux.c`), as if it ran 32 MB further up.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::kernel::testing::Tree;
+
+const SLIDE: u64 = 0x0200_0000;
+const RELEASE: &str = "6.1.0-test";
+const SYMBOLS: &str = "\
+ffffffff83000000 T leaf
+ffffffff83000007 T outer
+ffffffff83000057 T _stext
+";
+/// Return addresses in `outer` and `_stext`, from the image's disassembly.
+const AFTER_INLINED_CALL: u64 = 0xffff_ffff_8100_0012;
+const AFTER_OWN_CALL: u64 = 0xffff_ffff_8100_0046;
+const AFTER_CALL_OF_OUTER: u64 = 0xffff_ffff_8100_0061;
+
+fn image() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/lines/vmlinux")
+}
+
+fn notes(id: &[u8]) -> Vec<u8> {
+    let mut notes = Vec::new();
+    // Another note comes first, with a name and a content that need padding.
+    let all: [(&[u8], &[u8], u32); 2] = [(b"Linux\0", b"abcde", 0x101), (b"GNU\0", id, 3)];
+    for (name, content, kind) in all {
+        for number in [name.len() as u32, content.len() as u32, kind] {
+            notes.extend(number.to_ne_bytes());
+        }
+        for part in [name, content] {
+            notes.extend(part);
+            notes.resize(notes.len().next_multiple_of(4), 0);
+        }
+    }
+    notes
+}
+
+const ID: [u8; 20] = [
+    0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0x01, 0x23, 0x45,
+    0x67,
+];
+
+fn machine(id: &[u8]) -> Tree {
+    let tree = Tree::new();
+    tree.file("sys/kernel/notes", notes(id));
+    tree
+}
+
+fn symbols(text: &str) -> Symbols {
+    Symbols::parse(Path::new("kallsyms"), text.as_bytes()).expect("symbols")
+}
+
+fn start(path: Option<&Path>, tree: &Tree) -> Result<Lines, VmlinuxError> {
+    Lines::start(path, RELEASE, &symbols(SYMBOLS), &tree.root())
+}
+
+fn shown(place: &Place) -> String {
+    let line = place.line.map_or_else(|| "?".to_owned(), |line| line.to_string());
+    format!("{}:{line}", place.file.as_deref().unwrap_or("?"))
+}
+
+#[test]
+fn file_line_and_inlined_functions_of_a_call_are_found_behind_kaslr() {
+    let tree = machine(&ID);
+    let mut lines = start(Some(&image()), &tree).expect("the image of this kernel");
+    let asked = [
+        AFTER_INLINED_CALL,
+        AFTER_OWN_CALL,
+        AFTER_CALL_OF_OUTER,
+        0xffff_ffff_8200_0000,
+    ];
+    for addr in asked {
+        lines.ask(KernelAddr(addr + SLIDE));
+    }
+    let found: Vec<(u64, String, Vec<String>)> = lines
+        .wait(Duration::from_secs(60))
+        .iter()
+        .map(|line| {
+            let inlined = line.inlined.iter().map(|i| format!("{} {}", i.name, shown(&i.place)));
+            (line.addr.0 - SLIDE, shown(&line.place), inlined.collect())
+        })
+        .collect();
+    let inlined = ["middle ./vmlinux.c:23", "inner ./vmlinux.c:17"].map(str::to_owned);
+    let expected = [
+        (AFTER_INLINED_CALL, "./vmlinux.c:29".to_owned(), inlined.to_vec()),
+        (AFTER_OWN_CALL, "./vmlinux.c:31".to_owned(), Vec::new()),
+        (AFTER_CALL_OF_OUTER, "./vmlinux.c:37".to_owned(), Vec::new()),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(lines.take(), [], "everything was answered");
+}
+
+#[test]
+fn it_is_found_where_distributions_put_it() {
+    let tree = machine(&ID);
+    let error = start(None, &tree).expect_err("there is none").to_string();
+    assert!(
+        error.starts_with("no vmlinux of kernel 6.1.0-test at /usr/lib/debug/boot/vmlinux-6.1.0-test, "),
+        "{error}"
+    );
+    let bytes = std::fs::read(image()).expect("the image");
+    tree.file("usr/lib/debug/lib/modules/6.1.0-test/vmlinux", &bytes);
+    start(None, &tree).expect("it is there now");
+}
+
+#[test]
+fn what_is_not_this_kernels_debug_information_is_refused_by_name() {
+    let mut other = ID;
+    other[0] = 0xff;
+    let image = image();
+    let refused = |path: &Path, tree: &Tree| start(Some(path), tree).expect_err("refused").to_string();
+    let shown = image.display();
+    assert_eq!(
+        refused(&image, &machine(&other)),
+        format!(
+            "{shown} has build id 0123456789abcdef0123456789abcdef01234567, the running kernel \
+             ff23456789abcdef0123456789abcdef01234567: it is another kernel's"
+        )
+    );
+    assert!(refused(&image, &Tree::new()).contains("the running kernel none"));
+    let tree = machine(&ID);
+    assert!(refused(Path::new("/nonexistent/vmlinux"), &tree).starts_with("reading /nonexistent/vmlinux: "));
+    tree.file("text", b"no ELF");
+    let text = tree.root().path("/text");
+    assert!(refused(&text, &tree).contains("is no ELF file"));
+    let hidden = Lines::start(
+        Some(&image),
+        RELEASE,
+        &symbols("ffffffff83000000 T leaf\n"),
+        &tree.root(),
+    );
+    assert_eq!(
+        hidden.expect_err("refused").to_string(),
+        "_stext is not in /proc/kallsyms: addresses cannot be related"
+    );
+}
+
+#[test]
+fn torn_notes_have_no_build_id() {
+    let whole = notes(&ID);
+    for end in 0..whole.len() {
+        let tree = Tree::new();
+        tree.file("sys/kernel/notes", whole.get(..end).unwrap_or_default());
+        assert!(start(Some(&image()), &tree).is_err(), "{end}");
+    }
+}
