@@ -83,6 +83,11 @@ pub struct LiveArgs {
     /// Stop after this long (`15`, `500ms`, `2m`, `1h`); without a unit, seconds.
     #[arg(long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
+    /// Of the waits that ended, only those that match all of these words: `task:postgres`, `kind:mutex`, `lock:ADDRESS` (a
+    /// name matches from when the lock was named), or a word for any of the three. What lasts is always kept, so that no
+    /// deadlock hides; statistics of a lock are of all tasks.
+    #[arg(long, value_name = "WORDS", value_parser = crate::only::parse)]
+    pub only: Option<crate::tui::filter::Filter>,
     /// How the interactive view looks.
     #[command(flatten)]
     pub view: crate::tui::Options,

@@ -11,6 +11,7 @@ pub mod event;
 pub mod ids;
 pub mod kernel;
 pub mod model;
+pub mod only;
 pub mod owner_word;
 pub mod pipeline;
 pub mod player;

@@ -12,6 +12,7 @@ use crate::event::{Body, Event};
 use crate::ids::Timestamp;
 use crate::kernel::facts::KernelFacts;
 use crate::model::Settings;
+use crate::only::Only;
 use crate::pipeline::Pipeline;
 use crate::report::SourceFacts;
 use crate::source::live::{Live, Options};
@@ -55,8 +56,8 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
     };
     if interactive {
         let deadline = args.duration.map(|d| tokio::time::Instant::now() + d);
-        let source = source_facts(&live, &facts);
-        let source = tui::LiveSource::new(live, settings, source, crate::verbs::snapshot::once);
+        let source = source_facts(args, &live, &facts);
+        let source = tui::LiveSource::new(live, settings, source, crate::verbs::snapshot::once).only(only(args));
         let stop = async {
             tokio::select! {
                 () = signals.any() => {}
@@ -66,7 +67,7 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
         tui::run(source, &args.view, stop).await?;
         return Ok(Outcome::Nothing);
     }
-    let source = source_facts(&live, &facts);
+    let source = source_facts(args, &live, &facts);
     let mut recording = prepared.map(|prepared| prepared.start(&facts, &source)).transpose()?;
     let mut pipeline = Pipeline::new(settings, source);
     let out: Box<dyn Write> = match record {
@@ -106,6 +107,7 @@ async fn watch(
 ) -> Result<()> {
     let deadline = args.duration.map(|d| tokio::time::Instant::now() + d);
     let mut events = Vec::new();
+    let mut only = only(args);
     loop {
         events.clear();
         let mut stop = tokio::select! {
@@ -117,6 +119,9 @@ async fn watch(
         };
         if stop {
             live.finish(&mut events)?;
+        }
+        if let Some(only) = &mut only {
+            only.retain(&mut events);
         }
         for event in &events {
             lines.event(event)?;
@@ -144,15 +149,26 @@ async fn watch(
     }
 }
 
+/// What is asked for with `--only`.
+fn only(args: &LiveArgs) -> Option<Only> {
+    args.only.clone().map(Only::new)
+}
+
 /// What a report says about where its events come from.
-fn source_facts(live: &Live, facts: &KernelFacts) -> SourceFacts {
+fn source_facts(args: &LiveArgs, live: &Live, facts: &KernelFacts) -> SourceFacts {
     let (attached, failed): (Vec<_>, Vec<_>) = live.attached().iter().partition(|probe| probe.error.is_none());
+    let narrowed = args.only.as_ref().map(|only| {
+        format!(
+            "waits that ended are told only where they match {only:?}",
+            only = only.to_string()
+        )
+    });
     SourceFacts {
         mode: "live".into(),
         host: facts.host.clone(),
         kernel: facts.release.clone(),
         probes: attached.iter().map(ToString::to_string).collect(),
-        limits: failed.iter().map(ToString::to_string).collect(),
+        limits: failed.iter().map(ToString::to_string).chain(narrowed).collect(),
         programs: live.program_costs(),
     }
 }

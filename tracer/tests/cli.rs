@@ -43,6 +43,10 @@ fn wrong_usage_is_2_and_names_the_value() {
         (&["live", "--interval", "1ms"], "below 10ms"),
         (&["live", "--ring-bytes", "5000"], "no power of two"),
         (&["live", "--text", "--json"], "cannot be used with"),
+        (
+            &["record", "-o", "x", "--only", "cgroup:7"],
+            "cgroup of a task is not known",
+        ),
         (&["nonsense"], "nonsense"),
     ] {
         let output = holdup(arguments);

@@ -5,6 +5,9 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "captures/fixtures.rs"]
+#[allow(dead_code, reason = "shared with the tests of captures, which use all of it")]
+mod fixtures;
 #[path = "tui/scene.rs"]
 mod scene;
 #[path = "tui/screens.rs"]

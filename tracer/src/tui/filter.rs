@@ -55,6 +55,22 @@ impl Filter {
         self.words.is_empty()
     }
 
+    /// Whether a word looks into this field only.
+    #[must_use]
+    pub fn names(&self, field: Field) -> bool {
+        self.words.iter().any(|(named, _)| *named == Some(field))
+    }
+
+    /// Without the words that look into this field only.
+    #[must_use]
+    pub fn without(&self, field: Field) -> Self {
+        let words = self.words.iter().filter(|(named, _)| *named != Some(field));
+        Self {
+            text: self.text.clone(),
+            words: words.cloned().collect(),
+        }
+    }
+
     /// Whether something with these fields is shown.
     #[must_use]
     pub fn matches(&self, fields: &Fields) -> bool {

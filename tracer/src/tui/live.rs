@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::source::{Look, Source};
 use crate::event::Event;
 use crate::model::Settings;
+use crate::only::Only;
 use crate::pipeline::Pipeline;
 use crate::report::{ProgramCost, Report, SourceFacts};
 use crate::source::live::Live;
@@ -15,6 +16,7 @@ pub struct LiveSource {
     pipeline: Pipeline,
     batch: Vec<Event>,
     look: fn() -> Result<Report>,
+    only: Option<Only>,
 }
 
 impl LiveSource {
@@ -26,13 +28,23 @@ impl LiveSource {
             pipeline: Pipeline::new(settings, facts),
             batch: Vec::new(),
             look,
+            only: None,
         }
+    }
+
+    /// Narrowed down, if at all.
+    #[must_use]
+    pub fn only(self, only: Option<Only>) -> Self {
+        Self { only, ..self }
     }
 }
 
 impl Source for LiveSource {
     async fn advance(&mut self) -> Result<()> {
         self.live.next(&mut self.batch).await?;
+        if let Some(only) = &mut self.only {
+            only.retain(&mut self.batch);
+        }
         for event in self.batch.drain(..) {
             self.pipeline.apply(&event);
         }

@@ -1,6 +1,7 @@
 //! What is shown, and a view to show it in.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use ratatui::buffer::Buffer;
@@ -9,7 +10,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 use tracer::model::Settings;
 use tracer::pipeline::Pipeline;
+use tracer::player::Player;
 use tracer::report::{LossRow, SourceFacts, TotalsRow};
+use tracer::source::replay::Replay;
 use tracer::source::script::{Script, Step};
 use tracer::tui::state::Effect;
 use tracer::tui::theme::{Choice, Theme};
@@ -39,6 +42,18 @@ pub fn picture(text: &str) -> Picture {
         }
     }
     pipeline.finish();
+    seen(&pipeline)
+}
+
+/// The picture at the end of a checked-in capture.
+pub fn recorded(name: &str) -> Picture {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/captures/{name}.holdup"));
+    let mut player = Player::new(Replay::open(&[path]).expect("a capture"));
+    while player.step(|_| Ok(())).expect("an event") {}
+    seen(player.pipeline())
+}
+
+fn seen(pipeline: &Pipeline) -> Picture {
     let model = pipeline.model();
     let vitals = Vitals {
         now: pipeline.now(),

@@ -10,7 +10,8 @@ use tracer::ids::Timestamp;
 use tracer::tui::input::Pane;
 use tracer::tui::{Picture, Playback};
 
-use super::scene::{Shown, picture, pile_up};
+use super::fixtures::FIXTURES;
+use super::scene::{Shown, picture, pile_up, recorded};
 
 const SIZES: [(u16, u16); 2] = [(80, 24), (160, 50)];
 
@@ -188,6 +189,29 @@ fn replaying() {
         end: Timestamp(62_000_000_000),
     });
     check("replaying", &picture, |_| {});
+}
+
+/// What real kernels did, in every pane: the kernel and every open finding are on the screen, at the size of a serial line, too.
+#[test]
+fn captures_of_real_kernels() {
+    for fixture in FIXTURES {
+        let picture = recorded(fixture.name);
+        for size in SIZES {
+            for pane in Pane::ALL {
+                let mut shown = Shown::new(picture.clone(), size);
+                shown.keys(&(pane.index() + 1).to_string());
+                let text = shown.text();
+                assert!(text.contains("-amd64") && text.contains(pane.title()), "{text}");
+                for (kind, certainty) in fixture.open.iter().filter(|_| pane == Pane::Findings) {
+                    let (kind, certainty) = (kind.to_string(), certainty.to_string());
+                    let row = |line: &str| line.contains(&kind) && line.contains(&certainty);
+                    assert!(text.lines().any(row), "{}: {kind}\n{text}", fixture.name);
+                }
+                shown.key(KeyCode::Enter);
+                assert!(!shown.text().is_empty());
+            }
+        }
+    }
 }
 
 #[test]
