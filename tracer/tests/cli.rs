@@ -1,10 +1,11 @@
 //! The contract of the command line: exit codes, and what goes to which stream.
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn holdup(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_holdup"))
@@ -71,12 +72,17 @@ fn as_nobody(arguments: &[&str]) -> Output {
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = directory.path().join("holdup");
     std::fs::copy(env!("CARGO_BIN_EXE_holdup"), &copy).unwrap();
-    Command::new(&copy)
-        .args(arguments)
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap()
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let output = Command::new(&copy).args(arguments).uid(NOBODY).gid(NOBODY).output();
+        match output {
+            // A child of another test, forked while the copy was written, has it open until its own exec.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            output => return output.unwrap(),
+        }
+    }
 }
 
 #[test]

@@ -336,13 +336,16 @@ fn task(page: &mut Page, report: &Report, task: &TaskRow) {
 pub(super) fn waiting(page: &mut Page, waiters: &[&TaskRow]) {
     for waiter in waiters.iter().take(MAX_LISTED) {
         let text = match &waiter.wait {
-            Some(wait) => format!(
-                "{} {} {} for {}",
-                waiter.name,
-                words::mode(wait.mode),
-                words::waited(wait),
-                words::wanted(wait)
-            ),
+            Some(wait) => {
+                // Only locks are wanted in one way or another.
+                let mode = wait.lock.as_ref().map_or("waits", |_| words::mode(wait.mode));
+                format!(
+                    "{} {mode} {} for {}",
+                    waiter.name,
+                    words::waited(wait),
+                    words::wanted(wait)
+                )
+            }
             None => waiter.name.to_string(),
         };
         page.link(text, Subject::task(&waiter.name));
