@@ -114,6 +114,14 @@ pub struct Layout {
     pub rt_waiter_tree: u32,
     /// `rt_mutex_waiter.task`.
     pub rt_waiter_task: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `task_struct.sighand`.
+    pub task_sighand: u32,
+    /// `task_struct.files`.
+    pub task_files: u32,
+    /// `task_struct.fs`.
+    pub task_fs: u32,
     /// Size of a kernel stack in bytes.
     pub stack_size: u32,
 }
@@ -176,6 +184,10 @@ impl Layout {
         rt_mutex_waiters: ABSENT,
         rt_waiter_tree: ABSENT,
         rt_waiter_task: ABSENT,
+        task_signal: ABSENT,
+        task_sighand: ABSENT,
+        task_files: ABSENT,
+        task_fs: ABSENT,
         stack_size: ABSENT,
     };
 }

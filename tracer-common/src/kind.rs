@@ -16,6 +16,8 @@ pub mod record_kind {
     pub const THREAD: u16 = 6;
     /// A lock in use is initialised ([`crate::record::ReinitRecord`]).
     pub const REINIT: u16 = 7;
+    /// What a thread uses ([`crate::snapshot::UserRecord`]).
+    pub const USER: u16 = 8;
 }
 
 /// Kind of a lock.

@@ -43,6 +43,27 @@ pub struct ThreadRecord {
     pub words_len: u32,
 }
 
+/// A thread and the objects it uses, by which locks inside of them are told apart.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UserRecord {
+    /// Start; [`crate::kind::record_kind::USER`].
+    pub header: Header,
+    /// Lowest address of its kernel stack, 0 when unknown.
+    pub stack: u64,
+    /// `mm_struct`, `signal_struct`, `sighand_struct`, `files_struct`, `fs_struct`; 0 where it has none.
+    pub objects: [u64; USED_OBJECTS],
+    /// Thread id.
+    pub tid: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// Name, NUL padded.
+    pub comm: [u8; 16],
+}
+
+/// Objects in a [`UserRecord`].
+pub const USED_OBJECTS: usize = 5;
+
 /// A word to be read from kernel memory. User space writes `addr` and clears `state`; the program writes the rest.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -82,6 +103,7 @@ pub struct BlockedRecord {
 
 const _: () = assert!(size_of::<ThreadRecord>() == 16 + 72 + 9 * 8 + 8);
 const _: () = assert!(size_of::<PeekSlot>() == 24);
+const _: () = assert!(size_of::<UserRecord>() == 16 + 8 + 40 + 24);
 const _: () = assert!(
     size_of::<ThreadRecord>() + 8 * (crate::record::MAX_FRAMES + CHUNK_WORDS * MAX_CHUNKS) <= u16::MAX as usize
 );

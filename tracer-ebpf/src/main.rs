@@ -30,6 +30,7 @@ mod snapshot;
 mod spin;
 mod task;
 mod tasks_iter;
+mod users;
 mod wait;
 
 use aya_ebpf::{

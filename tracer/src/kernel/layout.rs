@@ -64,6 +64,10 @@ pub fn bpf_layout(o: &KernelOffsets) -> Layout {
         rt_mutex_waiters: or_absent(o.rt_mutex.waiters),
         rt_waiter_tree: or_absent(o.rt_mutex_waiter.tree),
         rt_waiter_task: or_absent(o.rt_mutex_waiter.task),
+        task_signal: or_absent(o.task.signal),
+        task_sighand: or_absent(o.task.sighand),
+        task_files: or_absent(o.task.files),
+        task_fs: or_absent(o.task.fs),
         stack_size: stack_size(o),
     }
 }

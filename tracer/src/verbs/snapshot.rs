@@ -123,7 +123,7 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
         let met = decoder.take_met();
         let memory = &mut walker.memory(&mut ebpf);
         tasks.describe(&met, memory, clock::monotonic(), 0, &mut events)?;
-        names.announce(0, memory, &mut events)?;
+        names.announce_last(0, memory, &mut events)?;
         lines.announce(0, &mut events);
         if round + 1 == ROUNDS {
             let unanswered = lines.finish(LAST_LINES, clock::monotonic(), &mut events);

@@ -86,7 +86,7 @@ impl Btf {
     }
 
     /// Every embedded member of `struct name` whose type is one of `ends`, and every pointer: (offset, name of the type), pointers
-    /// to functions as `fn`, others as `*`. Members of unions are left out: which of them is valid is not known. At most `max`.
+    /// to functions as `fn`, others but `void *` as `*`. Members of unions are left out: which of them is valid is not known. At most `max`.
     #[must_use]
     pub fn landmarks(&self, name: &str, ends: &[&str], max: usize) -> Vec<(u32, String)> {
         let mut found = Vec::new();
@@ -278,6 +278,8 @@ fn landmarks(
                     found.extend((0..count.min(MAX_ELEMENTS)).map(|i| (at.saturating_add(i * size), name.to_owned())));
                 }
             }
+            // A pointer to nothing in particular may hold a number.
+            Ok(Some(t)) if t.kind == Kind::Ptr && t.size_or_type == 0 => {}
             Ok(Some(t)) if t.kind == Kind::Ptr => {
                 let to = resolve(btf, t.size_or_type, "").ok().flatten();
                 let function = to.is_some_and(|t| t.kind == Kind::FuncProto);

@@ -17,6 +17,8 @@ enum Detail {
     Mm,
     Task,
     Dentry,
+    /// Told by the threads that use it.
+    Used,
     /// A name, embedded at this member.
     Name(&'static str),
 }
@@ -28,6 +30,10 @@ const DETAILS: &[(&str, Detail)] = &[
     ("mm_struct", Detail::Mm),
     ("task_struct", Detail::Task),
     ("dentry", Detail::Dentry),
+    ("signal_struct", Detail::Used),
+    ("sighand_struct", Detail::Used),
+    ("files_struct", Detail::Used),
+    ("fs_struct", Detail::Used),
     ("tty_struct", Detail::Name("name")),
     ("workqueue_struct", Detail::Name("name")),
     ("gendisk", Detail::Name("disk_name")),
@@ -53,6 +59,7 @@ impl LockNamer {
             Some(Detail::Mm) => self.mm(reader, address),
             Some(Detail::Task) => self.task(reader, address),
             Some(Detail::Dentry) => self.dentry(reader, address),
+            Some(Detail::Used) => Ok(self.users.of_object(address)),
             Some(Detail::Name(member)) => self.named(reader, address, name, member),
             None => Ok(None),
         }
@@ -106,7 +113,7 @@ impl LockNamer {
 
     fn mm(&self, reader: &mut Reader, mm: u64) -> Soon<Option<String>> {
         let Some(owner) = self.offsets.mm.owner else {
-            return Ok(None);
+            return Ok(self.users.of_object(mm));
         };
         match reader.word(mm.wrapping_add(owner.into()))? {
             Some(owner) if owner != 0 => self.process(reader, owner),

@@ -23,6 +23,7 @@ mod statics;
 #[cfg(test)]
 mod tests;
 mod types;
+mod users;
 
 use std::sync::Arc;
 
@@ -35,8 +36,10 @@ use slab::Slabs;
 pub use slab::cannot_name_objects;
 use statics::Areas;
 use types::Types;
+use users::Users;
 
 use super::btf::Btf;
+use super::layout::stack_size;
 use super::offsets::KernelOffsets;
 use super::stackscan::Memory;
 use super::symbols::Symbols;
@@ -45,6 +48,8 @@ use crate::ids::LockAddr;
 
 /// Rounds of fetching for one batch: what is further away than that is not followed.
 const MAX_ROUNDS: usize = 48;
+/// Times that objects which were changing while they were read are read again.
+const MAX_AGAIN: usize = 3;
 /// Words fetched for one batch at most: what is not named by then is named by less.
 const MAX_WORDS: usize = 1 << 19;
 
@@ -61,6 +66,23 @@ pub struct Named {
     pub firm: bool,
     /// It lies in no object that may be freed, so the name stays.
     pub fixed: bool,
+    /// What it lies in was changing while it was read.
+    again: bool,
+}
+
+#[cfg(test)]
+impl Named {
+    /// For tests of what is done with names.
+    pub fn of(name: &str, class: &str, firm: bool) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: "a test".to_owned(),
+            class: class.to_owned(),
+            firm,
+            fixed: false,
+            again: false,
+        }
+    }
 }
 
 /// What every batch needs.
@@ -73,6 +95,7 @@ pub struct LockNamer {
     recognised: Recognised,
     slabs: Slabs,
     areas: Areas,
+    users: Users,
 }
 
 impl LockNamer {
@@ -89,6 +112,7 @@ impl LockNamer {
             areas: Areas::new(symbols.as_deref(), cpus),
             slabs: Slabs::new(symbols.as_deref(), btf.as_deref(), offsets),
             types: Types::default(),
+            users: Users::new(stack_size(offsets)),
             recognised: Recognised::default(),
             symbols,
             btf,
@@ -102,13 +126,44 @@ impl LockNamer {
     /// # Errors
     /// When kernel memory cannot be read at all.
     pub fn name(&mut self, locks: &[(LockAddr, LockKind)], memory: &mut dyn Memory) -> Result<Vec<Option<Named>>> {
-        let mut names: Vec<Option<Option<Named>>> = vec![None; locks.len()];
         let mut reader = Reader::default();
         self.areas.read(memory)?;
+        let mut names = self.rounds(&mut reader, locks, memory)?;
+        if self.users.ask(memory)? {
+            // What was fetched before is still there, so this costs no more reads.
+            names = self.rounds(&mut reader, locks, memory)?;
+        }
+        for _ in 0..MAX_AGAIN {
+            let changing: Vec<usize> = (0..)
+                .zip(&names)
+                .filter(|(_, named)| named.as_ref().is_some_and(|named| named.again))
+                .map(|(ix, _)| ix)
+                .collect();
+            let again: Vec<(LockAddr, LockKind)> = changing.iter().filter_map(|&ix| locks.get(ix).copied()).collect();
+            if again.is_empty() {
+                break;
+            }
+            let found = self.rounds(&mut Reader::default(), &again, memory)?;
+            for (ix, found) in changing.into_iter().zip(found) {
+                if let Some(named) = names.get_mut(ix) {
+                    *named = found;
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    fn rounds(
+        &mut self,
+        reader: &mut Reader,
+        locks: &[(LockAddr, LockKind)],
+        memory: &mut dyn Memory,
+    ) -> Result<Vec<Option<Named>>> {
+        let mut names: Vec<Option<Option<Named>>> = vec![None; locks.len()];
         for _ in 0..MAX_ROUNDS {
             for (name, &(lock, kind)) in names.iter_mut().zip(locks) {
                 if name.is_none()
-                    && let Ok(found) = self.describe(&mut reader, lock.0, kind)
+                    && let Ok(found) = self.describe(reader, lock.0, kind)
                 {
                     *name = Some(found);
                 }
@@ -129,8 +184,20 @@ impl LockNamer {
             return Ok(Some(named));
         }
         let Some(object) = self.slabs.object(reader, lock)? else {
-            return Ok(None);
+            return Ok(self.users.on_stack(lock).map(on_stack));
         };
         self.object(reader, &object, kind).map(Some)
+    }
+}
+
+/// Whose stack it is does not say what it is.
+fn on_stack(thread: &str) -> Named {
+    Named {
+        name: format!("on the stack of {thread}"),
+        source: "address of a kernel stack".to_owned(),
+        class: "on a kernel stack".to_owned(),
+        firm: false,
+        fixed: false,
+        again: false,
     }
 }

@@ -67,6 +67,7 @@ impl LockNamer {
                         class: format!("{name}+{:#x}", object.offset),
                         firm: false,
                         fixed: false,
+                        again: false,
                     }),
                     [path] => self.member(reader, object, path, source),
                     several => Ok(one_of(
@@ -112,6 +113,7 @@ impl LockNamer {
             class,
             firm: true,
             fixed: false,
+            again: false,
         })
     }
 }
@@ -125,6 +127,7 @@ pub fn bare(object: &Object, why: &str) -> Named {
         class,
         firm: false,
         fixed: false,
+        again: false,
     }
 }
 
@@ -149,5 +152,6 @@ pub fn one_of(candidates: &[String], object: &Object, source: &str) -> Named {
         class,
         firm: false,
         fixed: false,
+        again: false,
     }
 }

@@ -23,8 +23,6 @@ const MAX_LANDMARKS: usize = 40;
 const LEARN: u32 = 4;
 /// Kinds of objects remembered.
 const MAX_KNOWN: usize = 4_096;
-/// Bytes around the lock that are its own: its wait list fits every candidate.
-const LOCK_SIZE: u32 = 40;
 const KERNEL_START: u64 = 0xff00_0000_0000_0000;
 /// KERNEL: LIST_POISON1, LIST_POISON2 (include/linux/poison.h) with the usual POISON_POINTER_DELTA.
 const POISON: [u64; 2] = [0xdead_0000_0000_0100, 0xdead_0000_0000_0122];
@@ -88,18 +86,22 @@ impl LockNamer {
             (0..candidates.len()).collect()
         };
         // All of them, so that all words are fetched at once.
-        let fits: Vec<(usize, Soon<bool>)> = compared
+        let fits: Vec<(usize, Soon<Fit>)> = compared
             .into_iter()
             .filter_map(|ix| Some((ix, candidates.get(ix)?.fits(reader, symbols.as_deref(), object.address))))
             .collect();
-        let mut fitting = Vec::new();
+        let (mut fitting, mut changing) = (Vec::new(), false);
         for (ix, fit) in fits {
-            if fit? {
-                fitting.push(ix);
+            match fit? {
+                Fit::Yes => fitting.push(ix),
+                Fit::Changing => changing = true,
+                Fit::No => {}
             }
         }
-        let named = self.verdict(reader, object, &candidates, &fitting)?;
-        if let Some(known) = self.recognised.0.get_mut(&key).filter(|_| !learnt) {
+        let mut named = self.verdict(reader, object, &candidates, &fitting)?;
+        named.again = changing && !named.firm;
+        let learns = !learnt && !fitting.is_empty();
+        if let Some(known) = self.recognised.0.get_mut(&key).filter(|_| learns) {
             known.seen += 1;
             known.winners.extend(fitting);
         }
@@ -114,10 +116,15 @@ impl LockNamer {
         let cache = &object.cache.name;
         let structs = all.len();
         match paths.as_slice() {
-            [] => Ok(bare(object, &format!("no single one of {structs} structs fits it"))),
+            [] => Ok(bare(
+                object,
+                &format!("none of the {structs} structs of that size with such a lock there fits it"),
+            )),
             [path] => {
-                let source =
-                    format!("likely: {cache} object whose lists and pointers fit this one of {structs} structs");
+                let source = format!(
+                    "likely: {cache} object; of {structs} structs of that size with such a lock there, its lists and pointers fit \
+                     only this one"
+                );
                 self.member(reader, object, path, source)
             }
             several => Ok(one_of(
@@ -138,7 +145,7 @@ impl Kind {
         for name in names {
             let paths = btf.paths_at(name, offset, ends(kind));
             let Some(path) = paths.into_iter().next() else { continue };
-            let own = offset..offset.saturating_add(LOCK_SIZE);
+            let own = offset..offset.saturating_add(lock_size(kind));
             let landmarks = btf.landmarks(name, &["list_head"], MAX_LANDMARKS);
             let landmarks = landmarks
                 .into_iter()
@@ -167,11 +174,13 @@ impl Kind {
 }
 
 impl Candidate {
-    /// Whether the object can be this struct: nothing speaks against it, and at least two lists or functions for it.
-    fn fits(&self, reader: &mut Reader, symbols: Option<&Symbols>, object: u64) -> Soon<bool> {
+    /// Whether the object can be this struct: nothing speaks against it, and at least two lists or functions for it. One list may
+    /// change while it is read.
+    fn fits(&self, reader: &mut Reader, symbols: Option<&Symbols>, object: u64) -> Soon<Fit> {
         const ENOUGH: u32 = 2;
+        const MAX_ODD: u32 = 2;
         let mut later = None;
-        let mut score = 0;
+        let (mut score, mut changing, mut odd) = (0, 0, 0);
         for &(offset, what) in &self.landmarks {
             let at = object.wrapping_add(offset.into());
             let seen = match what {
@@ -182,18 +191,42 @@ impl Candidate {
             match seen {
                 Ok(Seen::Fits) => score += 1,
                 Ok(Seen::Neutral) => {}
-                Ok(Seen::Contradicts) => return Ok(false),
+                Ok(Seen::Changing) => changing += 1,
+                Ok(Seen::Odd) => odd += 1,
+                Ok(Seen::Contradicts) => return Ok(Fit::No),
                 Err(why) => later = Some(why),
             }
         }
-        later.map_or(Ok(score >= ENOUGH), Err)
+        if let Some(later) = later {
+            return Err(later);
+        }
+        if odd > MAX_ODD {
+            return Ok(Fit::No);
+        }
+        Ok(match (score >= ENOUGH, changing) {
+            (true, 0 | 1) => Fit::Yes,
+            (_, 0) => Fit::No,
+            _ => Fit::Changing,
+        })
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Yes,
+    No,
+    /// Its lists were changing, or are none.
+    Changing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Fits,
     Neutral,
+    /// Two pointers that do not point back.
+    Changing,
+    /// May be a pointer to a per-CPU object, which on x86-64 is an offset and not an address.
+    Odd,
     Contradicts,
 }
 
@@ -211,7 +244,7 @@ fn list(reader: &mut Reader, at: u64) -> Soon<Seen> {
     }
     let (back, forth) = (reader.word(next.wrapping_add(8)), reader.word(prev));
     let linked = back? == Some(at) && forth? == Some(at);
-    Ok(if linked { Seen::Fits } else { Seen::Contradicts })
+    Ok(if linked { Seen::Fits } else { Seen::Changing })
 }
 
 fn function(word: Option<u64>, symbols: Option<&Symbols>) -> Seen {
@@ -231,8 +264,18 @@ fn function(word: Option<u64>, symbols: Option<&Symbols>) -> Seen {
 
 fn pointer(word: Option<u64>) -> Seen {
     match word {
-        Some(word) if word == 0 || word >= KERNEL_START => Seen::Neutral,
+        Some(word) if word == 0 || word >= KERNEL_START || POISON.contains(&word) => Seen::Neutral,
+        Some(word) if word >> 47 == 0 && word.is_multiple_of(4) => Seen::Odd,
         _ => Seen::Contradicts,
+    }
+}
+
+/// Bytes at a lock that are its own: its wait list fits every candidate.
+fn lock_size(kind: LockKind) -> u32 {
+    match kind {
+        LockKind::Spinlock | LockKind::Rwlock => 8,
+        LockKind::Mutex | LockKind::WwMutex => 32,
+        _ => 40,
     }
 }
 
@@ -251,5 +294,17 @@ mod tests {
         assert_eq!(smaller_class(192), 128);
         assert_eq!(smaller_class(96), 64);
         assert_eq!(smaller_class(8), 0);
+    }
+
+    #[test]
+    fn words_that_no_pointer_has_speak_against_one() {
+        let seen = |word| pointer(Some(word));
+        assert_eq!(seen(0), Seen::Neutral);
+        assert_eq!(seen(0xffff_8880_0000_1001), Seen::Neutral, "flags in the low bits");
+        assert_eq!(seen(POISON[0]), Seen::Neutral);
+        assert_eq!(seen(0x607f_e080_c2a8), Seen::Odd, "a per-CPU object");
+        assert_eq!(seen(7), Seen::Contradicts);
+        assert_eq!(seen(u64::MAX >> 1), Seen::Contradicts);
+        assert_eq!(pointer(None), Seen::Contradicts);
     }
 }

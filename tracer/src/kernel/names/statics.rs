@@ -25,6 +25,7 @@ const TYPED: &[(&str, &str)] = &[
     ("contig_page_data", "pglist_data"),
     ("serial8250_ports", "uart_8250_port"),
     ("root_user", "user_struct"),
+    ("rcu_state", "rcu_state"),
 ];
 
 /// Where the CPUs' areas of per-CPU variables begin.
@@ -89,6 +90,7 @@ impl LockNamer {
                 class,
                 firm: true,
                 fixed: true,
+                again: false,
             });
         }
         let module = symbol.module.map_or_else(String::new, |module| format!(" [{module}]"));
@@ -98,6 +100,7 @@ impl LockNamer {
             class: format!("{}{module}", symbol.name),
             firm: true,
             fixed: true,
+            again: false,
         })
     }
 
@@ -136,6 +139,7 @@ impl LockNamer {
             class,
             firm: true,
             fixed: true,
+            again: false,
         })
     }
 }

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use tracer_common::snapshot::UserRecord;
+use zerocopy::FromZeros as _;
+
 use super::*;
 use crate::kernel::btf::tests::blob::Blob;
 use crate::kernel::offsets::ResolvedOffsets;
@@ -31,6 +34,7 @@ ffffffffc0000100 d other\t[driver]
 struct Kernel {
     words: HashMap<u64, u64>,
     reads: usize,
+    users: Vec<UserRecord>,
 }
 
 impl Memory for Kernel {
@@ -48,6 +52,10 @@ impl Memory for Kernel {
             Some(low | high)
         };
         Ok(addrs.iter().map(one).collect())
+    }
+
+    fn users(&mut self) -> Result<Vec<UserRecord>> {
+        Ok(self.users.clone())
     }
 }
 
@@ -73,6 +81,15 @@ impl Kernel {
             .map(|b| u64::from_le_bytes(b.try_into().unwrap()))
             .collect();
         self.put(at, &words);
+    }
+
+    /// A thread with its stack and what it uses.
+    fn user(&mut self, tid: u32, tgid: u32, comm: &str, stack: u64, signals: u64) {
+        let mut record = UserRecord::new_zeroed();
+        (record.tid, record.tgid, record.stack) = (tid, tgid, stack);
+        record.objects[2] = signals;
+        record.comm[..comm.len()].copy_from_slice(comm.as_bytes());
+        self.users.push(record);
     }
 
     /// A slab of one page at [`SLAB`]: flags, head, cache, type; and its cache: name, size and object size, merged or not.
@@ -168,6 +185,7 @@ fn types() -> Blob {
             ],
         );
     }
+    b.strukt("sighand_struct", 48, &[("siglock", mutex, 0, 0)]);
     b.strukt("small", 64, &[("lock", mutex, 0, 0)]);
     let name = b.name("PG_slab");
     b.add("pageflags", 6, false, 1, 4, &[name, 9]);
@@ -336,7 +354,7 @@ fn memory_of_kmalloc_is_recognised_by_what_is_in_it() {
     assert_eq!((named.name.as_str(), named.firm), ("pipe_inode_info.mutex", true));
     assert_eq!(
         named.source,
-        "likely: kmalloc-cg-96 object whose lists and pointers fit this one of 2 structs"
+        "likely: kmalloc-cg-96 object; of 2 structs of that size with such a lock there, its lists and pointers fit only this one"
     );
     // Functions where the lists would be.
     k.put(rd, &[0xffff_ffff_8100_0100, 1, 0xffff_ffff_8100_0000, 1]);
@@ -376,4 +394,37 @@ fn many_locks_are_read_together() {
         "{} reads",
         k.reads
     );
+}
+
+#[test]
+fn what_threads_use_tells_the_process() {
+    let mut k = Kernel::new();
+    k.slab("sighand_cache", 48, false);
+    k.user(8, 7, "thread", 0, SLAB);
+    k.user(7, 7, "server", 0, SLAB);
+    let lock = |k: &mut Kernel| name(k, SLAB, LockKind::Mutex);
+    assert_eq!(
+        lock(&mut k),
+        firm("sighand_struct.siglock of server (7)", "sighand_struct.siglock")
+    );
+    k.user(9, 9, "other", 0, SLAB);
+    let class = "sighand_struct.siglock";
+    assert_eq!(
+        lock(&mut k),
+        firm("sighand_struct.siglock of server (7) and 1 others", class)
+    );
+    // Whoever used it is gone.
+    k.users.clear();
+    assert_eq!(lock(&mut k), firm(class, class));
+}
+
+#[test]
+fn a_lock_on_a_stack_tells_whose() {
+    let mut k = Kernel::new();
+    let stack = 0xffff_c900_0001_0000;
+    k.user(7, 7, "worker", stack, 0);
+    let expected = weak("on the stack of worker (7)", "on a kernel stack");
+    assert_eq!(name(&mut k, stack + 0x3ff8, LockKind::Spinlock), expected);
+    assert_eq!(name(&mut k, stack + 0x4000, LockKind::Spinlock), None, "behind it");
+    assert_eq!(name(&mut k, stack - 8, LockKind::Spinlock), None, "before it");
 }

@@ -37,8 +37,8 @@ const NAMED: &[(&str, &str)] = &[
     ("UNIX-STREAM", "unix_sock"),
 ];
 
-/// Structs that are allocated with more behind them than BTF tells: registers, CPU masks, arrays.
-const LONGER: &[&str] = &["task_struct", "mm_struct", "pid", "pid_namespace", "kernfs_node", "bio"];
+/// Structs of which more is allocated than BTF tells, or less: what lies at their end (registers, CPU masks, arrays) is sized at run time.
+const SIZED_AT_RUN_TIME: &[&str] = &["task_struct", "mm_struct", "pid", "pid_namespace", "kernfs_node", "bio"];
 
 /// Sizes may differ by what the allocator rounds up to.
 const ROUNDING: u32 = 8;
@@ -126,8 +126,9 @@ fn object_type(btf: &Btf, cache: &Cache, aliases: &[String]) -> ObjectType {
         return ObjectType::OneOf(others.collect());
     }
     let same = |name: &str| {
-        btf.struct_size(name)
-            .is_ok_and(|own| own <= size && (size - own < ROUNDING || LONGER.contains(&name)))
+        btf.struct_size(name).is_ok_and(|own| {
+            own <= size && size - own < ROUNDING || SIZED_AT_RUN_TIME.contains(&name) && own.abs_diff(size) <= own / 2
+        })
     };
     struct_of(&cache.name, same).map_or(ObjectType::Unknown, ObjectType::Struct)
 }

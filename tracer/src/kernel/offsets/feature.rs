@@ -57,6 +57,8 @@ features! {
     MmOwner: Covered, "the process of an mmap_lock is found through the threads that use it";
     /// The object that a lock lies in.
     ObjectNames: Lossy, "locks inside of kernel objects are named by their call site only";
+    /// What a thread shares with others of its process.
+    UserObjects: Lossy, "locks of signal handlers, open files and the like are shown without their process";
     /// The file system of an inode.
     InodeNames: Lossy, "inodes and super blocks are shown without device and number";
     /// The cgroup of a task.

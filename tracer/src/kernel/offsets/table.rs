@@ -106,8 +106,14 @@ offsets! {
         in_iowait: bits("task_struct.in_iowait") => IoWait,
         /// Address space; null for kernel threads.
         mm: offset("task_struct.mm") => AddressSpace,
+        /// `struct signal_struct *`.
+        signal: offset("task_struct.signal") => UserObjects,
+        /// `struct sighand_struct *`.
+        sighand: offset("task_struct.sighand") => UserObjects,
         /// `struct files_struct *`.
         files: offset("task_struct.files") => OpenFile,
+        /// `struct fs_struct *`.
+        fs: offset("task_struct.fs") => UserObjects,
         /// `struct css_set *`.
         cgroups: offset("task_struct.cgroups") => Cgroup,
         /// Jiffies at which the hung-task watcher last saw it switch (CONFIG_DETECT_HUNG_TASK).

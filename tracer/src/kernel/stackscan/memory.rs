@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
+use tracer_common::snapshot::UserRecord;
 
 /// Lowest address that can be kernel memory with 57-bit paging on x86-64 and 52-bit on arm64.
 const KERNEL_START: u64 = 0xff00_0000_0000_0000;
@@ -22,6 +23,14 @@ pub trait Memory {
     /// # Errors
     /// When the kernel does not answer at all.
     fn read(&mut self, addrs: &[u64]) -> Result<Vec<Option<u64>>>;
+
+    /// Every thread with what it uses.
+    ///
+    /// # Errors
+    /// When the kernel does not answer at all.
+    fn users(&mut self) -> Result<Vec<UserRecord>> {
+        Ok(Vec::new())
+    }
 }
 
 /// The words known so far. What is fetched once is not fetched again: all words of a round are to be of one time.

@@ -273,7 +273,9 @@ impl Live {
         self.poll(out)?;
         let now = clock::monotonic();
         self.cells.finish(now, out);
-        self.announce(from, out)?;
+        self.names
+            .announce_last(from, &mut self.scans.memory(&mut self.ebpf), out)?;
+        self.lines.announce(from, out);
         self.lines.finish(LAST_LINES, now, out);
         Ok(())
     }

@@ -36,6 +36,8 @@ pub struct Names {
     pending: VecDeque<(LockAddr, LockKind)>,
     /// Before that, locks only queue up.
     next: Option<Instant>,
+    /// Time of the newest event.
+    latest: Timestamp,
 }
 
 /// What is known of a lock.
@@ -51,18 +53,37 @@ struct Known {
     sent: Option<LockName>,
 }
 
+impl Known {
+    /// Takes a newer name, unless it says less: an object that is gone by now was still what it was when it was waited for.
+    fn take(&mut self, new: Option<Named>) {
+        let says_less = match (&self.named, &new) {
+            (Some(_), None) => true,
+            (Some(old), Some(new)) => old.firm && (!new.firm || (new.class == old.class && new.name == new.class)),
+            (None, _) => false,
+        };
+        if !says_less {
+            self.named = new;
+        }
+    }
+}
+
 impl Names {
     /// For the running kernel.
     #[must_use]
     pub fn new(facts: &KernelFacts) -> Self {
+        Self::with(facts.files.symbols().cloned(), facts.lock_namer())
+    }
+
+    fn with(symbols: Option<Arc<Symbols>>, namer: LockNamer) -> Self {
         Self {
-            symbols: facts.files.symbols().cloned(),
-            namer: facts.lock_namer(),
+            symbols,
+            namer,
             frames: HashSet::new(),
             sites: HashMap::new(),
             locks: HashMap::new(),
             pending: VecDeque::new(),
             next: None,
+            latest: Timestamp(0),
         }
     }
 
@@ -78,13 +99,35 @@ impl Names {
             self.code(event, &mut named);
             touched.extend(self.locks_of(event));
         }
-        let time = out.get(from).map(|event| event.time);
-        self.resolve(memory, &mut touched)?;
-        if let Some(time) = time {
-            named.extend(touched.into_iter().filter_map(|lock| self.tell(lock, time)));
-        }
+        let first = out.get(from).map(|event| event.time);
+        let newest = out.iter().skip(from).map(|event| event.time).max();
+        self.latest = newest.unwrap_or_default().max(self.latest);
+        // Locks of earlier batches may get their names now, whether or not there are events.
+        let time = first.unwrap_or(self.latest);
+        self.resolve(memory, BATCH, &mut touched)?;
+        named.extend(touched.into_iter().filter_map(|lock| self.tell(lock, time)));
         // Names first: a reader of the events can then print each as it comes.
         out.splice(from..from, named);
+        Ok(())
+    }
+
+    /// The same for the last events there will be: what still waits for its name gets it now.
+    ///
+    /// # Errors
+    /// As for [`Self::announce`].
+    pub fn announce_last(&mut self, from: usize, memory: &mut dyn Memory, out: &mut Vec<Event>) -> Result<()> {
+        self.next = None;
+        self.announce(from, memory, out)?;
+        let time = self.latest;
+        self.next = None;
+        let mut touched = Vec::new();
+        self.resolve(memory, MAX_PENDING, &mut touched)?;
+        out.extend(
+            touched
+                .into_iter()
+                .filter_map(|lock| self.tell(lock, time))
+                .collect::<Vec<_>>(),
+        );
         Ok(())
     }
 
@@ -180,16 +223,17 @@ impl Names {
     }
 
     /// Names some of the locks that wait for it, unless that took too much of the time lately.
-    fn resolve(&mut self, memory: &mut dyn Memory, touched: &mut Vec<LockAddr>) -> Result<()> {
+    fn resolve(&mut self, memory: &mut dyn Memory, most: usize, touched: &mut Vec<LockAddr>) -> Result<()> {
         let started = Instant::now();
         if self.pending.is_empty() || self.next.is_some_and(|next| started < next) {
             return Ok(());
         }
-        let batch: Vec<(LockAddr, LockKind)> = self.pending.drain(..BATCH.min(self.pending.len())).collect();
+        let batch: Vec<(LockAddr, LockKind)> = self.pending.drain(..most.min(self.pending.len())).collect();
         let names = self.namer.name(&batch, memory)?;
         for ((lock, _), named) in batch.into_iter().zip(names) {
             if let Some(known) = self.locks.get_mut(&lock) {
-                (known.named, known.queued) = (named, false);
+                known.queued = false;
+                known.take(named);
                 touched.push(lock);
             }
         }
@@ -268,3 +312,7 @@ fn symbol_name(symbol: Option<Symbol<'_>>, addr: KernelAddr, time: Timestamp) ->
         }),
     })
 }
+
+#[cfg(test)]
+#[path = "names_tests.rs"]
+mod tests;

@@ -2,13 +2,15 @@
 
 use anyhow::{Context, Result, bail};
 use aya::{Btf, Ebpf};
-use tracer_common::snapshot::{PEEK_SLOTS, PeekSlot, peek_state};
+use tracer_common::snapshot::{PEEK_SLOTS, PeekSlot, UserRecord, peek_state};
+use zerocopy::FromBytes as _;
 
 use crate::bpf::attach;
 use crate::bpf::shared::SharedArray;
 use crate::kernel::stackscan::Memory;
 
 const ITERATOR: &str = "iter_peek";
+const USERS: &str = "iter_users";
 /// 64-bit words of a [`PeekSlot`].
 const ADDR_WORD: usize = 0;
 const VALUE_WORD: usize = 1;
@@ -27,6 +29,7 @@ impl Peeks {
     pub fn new(ebpf: &mut Ebpf, btf: &Btf) -> Result<Self> {
         let map = ebpf.take_map("PEEKS").context("the BPF object has no map PEEKS")?;
         attach::load_iterator_over(ebpf, ITERATOR, "bpf_map", btf)?;
+        attach::load_iterator(ebpf, USERS, btf)?;
         Ok(Self {
             slots: SharedArray::new(map, "PEEKS", PEEK_SLOTS)?,
         })
@@ -88,6 +91,16 @@ impl Memory for PeekMemory<'_> {
             }
         }
         Ok(values)
+    }
+
+    fn users(&mut self) -> Result<Vec<UserRecord>> {
+        let mut bytes = Vec::new();
+        attach::run_iterator(self.ebpf, USERS, &mut bytes)?;
+        // A part of a record at the end is one thread less.
+        let records = bytes.chunks_exact(size_of::<UserRecord>());
+        Ok(records
+            .filter_map(|record| UserRecord::read_from_bytes(record).ok())
+            .collect())
     }
 }
 

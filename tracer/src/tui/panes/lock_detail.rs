@@ -20,6 +20,10 @@ pub(super) fn lock(page: &mut Page, report: &Report, address: LockAddr, glyphs: 
     if let Some(source) = &row.lock.name_source {
         page.text(0, super::dim(format!("named after: {source}")));
     }
+    let class = row.lock.class.as_ref();
+    if let Some(class) = class.filter(|class| Some(*class) != row.lock.name.as_ref()) {
+        page.text(0, super::dim(format!("class: {class}")));
+    }
     page.heading("held by");
     match words::owner(&row.owner) {
         (text, Some(name)) => page.link(text, Subject::task(name)),
