@@ -37,6 +37,7 @@ pub mod armed;
 pub mod base;
 pub mod contention;
 pub mod live;
+pub mod names;
 pub mod power_cut;
 pub mod record;
 pub mod reinit;
@@ -80,6 +81,7 @@ pub const TABLES: &[&[VmTest]] = &[
     base::TESTS,
     contention::TESTS,
     live::TESTS,
+    names::TESTS,
     record::TESTS,
     reinit::TESTS,
     snapshot::TESTS,

@@ -107,7 +107,8 @@ fn cut(name: &str) -> Result<()> {
     survived(&output(&cut_off, "live")?, &output(&left, "replay")?)
 }
 
-fn make_disk(path: &Path) -> Result<()> {
+/// Makes an image with an empty ext4 file system.
+pub(super) fn make_disk(path: &Path) -> Result<()> {
     std::fs::File::create(path)?.set_len(DISK_BYTES)?;
     let mkfs = process::which("mkfs.ext4").unwrap_or_else(|| PathBuf::from("/usr/sbin/mkfs.ext4"));
     process::run(Command::new(mkfs).args(["-q", "-F"]).arg(path))

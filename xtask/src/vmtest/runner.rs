@@ -1,7 +1,7 @@
 //! Runs the tests: one boot for each kernel and group, side by side where there are CPUs for it.
 
 use super::results::{GuestRun, Output};
-use super::{Steps, TABLES, VmTest};
+use super::{Steps, TABLES, VmTest, names, power_cut};
 use crate::setup::{self, Part};
 use crate::test::{Count, Line};
 use crate::vm::boot::{self, Outcome};
@@ -11,10 +11,11 @@ use crate::vm::kernels::{self, Kernel};
 use crate::vm::module::{self, Module};
 use crate::vm::scenarios;
 use crate::vm::session::{Session, Sink};
+use crate::vm::stock_modules;
 use crate::{build, paths, ui};
 use anyhow::{Context as _, Result, anyhow};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use xtask_guest::message::Message;
@@ -174,6 +175,19 @@ impl Boot<'_> {
         }
     }
 
+    /// The modules and the disk of the machine.
+    fn equipment(&self, directory: &Path) -> Result<(Vec<Module>, Option<PathBuf>)> {
+        if self.group != names::GROUP {
+            return Ok((self.modules.clone(), None));
+        }
+        let mut modules = stock_modules::collect(&self.image, &names::MODULES.map(str::to_owned))?;
+        modules.extend(self.modules.iter().cloned());
+        std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let disk = directory.join("disk.img");
+        power_cut::make_disk(&disk)?;
+        Ok((modules, Some(disk)))
+    }
+
     fn boot(&self) -> Result<Vec<(&'static str, Line)>> {
         let directory = paths::target()
             .join("vm")
@@ -204,9 +218,10 @@ impl Boot<'_> {
             jobs.push(job);
             labels.push(commands);
         }
+        let (modules, disk) = self.equipment(&directory)?;
         let session = Session {
             kernel: self.image.clone(),
-            modules: self.modules.clone(),
+            modules,
             holdup: Some(self.holdup.clone()),
             script: None,
             cpus: CPUS,
@@ -215,7 +230,7 @@ impl Boot<'_> {
             timeout: timeout.min(BOOT_LIMIT),
             directory: directory.clone(),
             terminal: false,
-            disk: None,
+            disk,
         };
         let mut collected = Collected::new(directory.join("out"));
         let outcome = session.run(

@@ -1,0 +1,66 @@
+//! Work that makes the kernel's own locks contended: `init work NAME ...` in the guest. Each runs until it is stopped, in several
+//! threads that do the same thing, and first says on standard output what the lock belongs to.
+
+mod churn;
+mod files;
+mod memory;
+mod network;
+mod system;
+mod terminal;
+
+use anyhow::{Context as _, Result, bail};
+use std::io::Write as _;
+
+/// Threads of each kind of work: more than the guest has CPUs, so that one of them is always preempted inside.
+const THREADS: usize = 6;
+
+/// Carries out `init work ARGUMENTS`; returns only with an error.
+pub fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let name = words.first().copied().unwrap_or_default();
+    system::set_name(&format!("work-{name}"));
+    match words.as_slice() {
+        ["mmap"] => memory::map_and_unmap(),
+        ["directory", path] => files::directories(path),
+        ["pipe"] => files::pipe(),
+        ["umount", path] => files::super_block(path),
+        ["cgroup", path] => churn::cgroups(path),
+        ["processes"] => churn::processes(),
+        ["rtnl"] => network::link_flags(),
+        ["namespaces"] => network::namespaces(),
+        ["tty"] => terminal::write(),
+        _ => bail!("no work is called {arguments:?}"),
+    }
+}
+
+/// Tells the test what it needs to know.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .context("standard output")
+}
+
+/// Does the same in every thread, over and over, until one fails.
+fn for_ever(once: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let once = &once;
+                scope.spawn(move || -> Result<()> {
+                    loop {
+                        once(thread)?;
+                    }
+                })
+            })
+            .collect();
+        // One that fails ends the process; the others would run on.
+        for thread in threads {
+            if let Ok(Err(error)) = thread.join() {
+                eprintln!("work: {error:#}");
+                std::process::exit(1);
+            }
+        }
+        Ok(())
+    })
+}

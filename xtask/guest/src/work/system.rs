@@ -1,0 +1,129 @@
+//! System calls that the standard library does not offer.
+
+use anyhow::{Context as _, Result};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Error, ErrorKind};
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::path::PathBuf;
+
+fn checked(result: libc::c_int) -> Result<libc::c_int, Error> {
+    if result < 0 {
+        Err(Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Names the calling thread; only the first 15 bytes count.
+pub fn set_name(name: &str) {
+    let Ok(name) = CString::new(name) else { return };
+    #[expect(unsafe_code, reason = "prctl has no safe interface")]
+    // SAFETY: the name ends with a zero byte; the kernel copies at most 16 bytes of it.
+    let _ = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Maps some memory, touches it, and unmaps it.
+///
+/// # Errors
+/// `mmap` or `munmap` failed.
+pub fn map_once(bytes: usize) -> Result<()> {
+    #[expect(unsafe_code, reason = "mmap has no safe interface")]
+    // SAFETY: a new private mapping that nobody else knows, unmapped before its address is forgotten.
+    let result = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        );
+        if at == libc::MAP_FAILED {
+            -1
+        } else {
+            libc::munmap(at, bytes)
+        }
+    };
+    checked(result).context("mmap")?;
+    Ok(())
+}
+
+/// Remounts what is mounted at a path, with the flags it has.
+///
+/// # Errors
+/// `mount` failed.
+pub fn remount(path: &str) -> Result<()> {
+    let path = CString::new(path)?;
+    #[expect(unsafe_code, reason = "mount has no safe interface")]
+    // SAFETY: strings that end with a zero byte, and no data.
+    let result = unsafe {
+        libc::mount(
+            std::ptr::null(),
+            path.as_ptr(),
+            std::ptr::null(),
+            libc::MS_REMOUNT,
+            std::ptr::null(),
+        )
+    };
+    match checked(result) {
+        // Somebody else does the same.
+        Err(error) if error.kind() != ErrorKind::ResourceBusy => Err(error).context("remount"),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the loopback device up or down.
+///
+/// # Errors
+/// The socket or the ioctl failed.
+pub fn set_loopback(socket: &impl std::os::fd::AsRawFd, up: bool) -> Result<()> {
+    #[expect(unsafe_code, reason = "ifreq is a union")]
+    // SAFETY: all zeros is a valid ifreq; the kernel reads the name and the flags.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = if up { libc::IFF_UP as libc::c_short } else { 0 };
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request)
+    };
+    checked(result).context("SIOCSIFFLAGS")?;
+    Ok(())
+}
+
+/// Gives the calling thread a network namespace of its own.
+///
+/// # Errors
+/// `unshare` failed.
+pub fn new_network() -> Result<()> {
+    #[expect(unsafe_code, reason = "unshare has no safe interface")]
+    // SAFETY: a system call on integers.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    checked(result).context("unshare")?;
+    Ok(())
+}
+
+/// A new pseudo-terminal: its master, and the path of its slave.
+///
+/// # Errors
+/// There is no `/dev/ptmx`, or no devpts.
+pub fn pseudo_terminal() -> Result<(File, PathBuf)> {
+    let mut name = [0_u8; 64];
+    #[expect(unsafe_code, reason = "the C library's interface")]
+    // SAFETY: the descriptor is ours from its creation on; the name's buffer has the size that is told.
+    let master = unsafe {
+        let fd = checked(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY)).context("posix_openpt")?;
+        let master = File::from_raw_fd(fd);
+        checked(libc::unlockpt(master.as_raw_fd())).context("unlockpt")?;
+        checked(libc::ptsname_r(
+            master.as_raw_fd(),
+            name.as_mut_ptr().cast(),
+            name.len(),
+        ))
+        .context("ptsname")?;
+        master
+    };
+    let name: Vec<u8> = name.into_iter().take_while(|&b| b != 0).collect();
+    Ok((master, String::from_utf8(name)?.into()))
+}

@@ -1,0 +1,378 @@
+//! Names of the kernel's own locks: one recording on each kernel, during which they are made contended one after the other.
+//!
+//! Each workload runs until the recording shows what is waited for; the check then compares every row with what the workload, or the
+//! fault module, says is true, in the report that the guest made and in the one that this host makes from the capture.
+
+use super::{GuestRun, VmTest};
+use crate::{build, process};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+const KERNELS: &[&str] = &["6.1", "6.12"];
+/// Boots with a disk, and what is needed to use it.
+pub const GROUP: &str = "names";
+pub const MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
+
+/// A lock that is made contended.
+struct Lock {
+    /// Label of the step.
+    label: &'static str,
+    /// Arguments of `init work`.
+    work: &'static str,
+    /// Text that the report of the recording has once the lock was seen.
+    wanted: &'static str,
+    /// Its kind.
+    kind: &'static str,
+    /// Its name; `{}` is what the workload said of it.
+    name: &'static str,
+    class: &'static str,
+    /// How the name is known.
+    source: &'static str,
+    /// Functions of which one must be on every stack of a wait for it.
+    sites: &'static [&'static str],
+}
+
+const LOCKS: &[Lock] = &[
+    Lock {
+        label: "mmap",
+        work: "mmap",
+        wanted: "mmap_lock of work-mmap",
+        kind: "rwsem",
+        name: "mm_struct.mmap_lock of work-mmap ({pid})",
+        class: "mm_struct.mmap_lock",
+        source: "object of the slab cache mm_struct",
+        sites: &[
+            "vm_mmap_pgoff",
+            "do_mprotect_pkey",
+            "do_madvise",
+            "vm_munmap",
+            "__mm_populate",
+            "do_user_addr_fault",
+            "exc_page_fault",
+        ],
+    },
+    Lock {
+        label: "ext4",
+        work: "directory /disk/d",
+        wanted: "(ext4 on vda,",
+        kind: "rwsem",
+        name: "inode.i_rwsem of inode {inode} (ext4 on vda, {device})",
+        class: "inode.i_rwsem",
+        source: "object of the slab cache ext4_inode_cache",
+        sites: &["filename_create", "do_rmdir"],
+    },
+    Lock {
+        label: "tmpfs",
+        work: "directory /tmp/d",
+        wanted: "(tmpfs,",
+        kind: "rwsem",
+        name: "inode.i_rwsem of inode {inode} (tmpfs, {device})",
+        class: "inode.i_rwsem",
+        source: "object of the slab cache shmem_inode_cache",
+        sites: &["filename_create", "do_rmdir"],
+    },
+    Lock {
+        label: "rtnl",
+        work: "rtnl",
+        wanted: "rtnl_mutex",
+        kind: "mutex",
+        name: "rtnl_mutex",
+        class: "rtnl_mutex",
+        source: "kernel symbol",
+        sites: &["devinet_ioctl"],
+    },
+    Lock {
+        label: "cgroup",
+        work: "cgroup /sys/fs/cgroup",
+        wanted: "cgroup_mutex",
+        kind: "mutex",
+        name: "cgroup_mutex",
+        class: "cgroup_mutex",
+        source: "kernel symbol",
+        sites: &[
+            "cgroup_kn_lock_live",
+            "cgroup_bpf_release",
+            "css_killed_work_fn",
+            "css_release_work_fn",
+            "css_free_rwork_fn",
+        ],
+    },
+    Lock {
+        label: "umount",
+        work: "umount /mounted",
+        wanted: "super_block.s_umount",
+        kind: "rwsem",
+        name: "super_block.s_umount of tmpfs, {device}",
+        class: "super_block.s_umount",
+        source: "likely: kmalloc-",
+        sites: &["path_mount"],
+    },
+    Lock {
+        label: "pipe",
+        work: "pipe",
+        wanted: "pipe_inode_info.mutex",
+        kind: "mutex",
+        name: "pipe_inode_info.mutex",
+        class: "pipe_inode_info.mutex",
+        source: "likely: kmalloc-",
+        sites: &["pipe_write", "pipe_read"],
+    },
+    Lock {
+        label: "tty",
+        work: "tty",
+        wanted: "tty_struct.atomic_write_lock",
+        kind: "mutex",
+        name: "tty_struct.atomic_write_lock of {pts}",
+        class: "tty_struct.atomic_write_lock",
+        source: "likely: kmalloc-",
+        sites: &["tty_write"],
+    },
+];
+
+/// Locks of the fault module: scenario, lock in its listing, kind, name, and how it is known.
+const MODULE: &[(&str, &str, &str, &str, &str)] = &[
+    (
+        "contend-mutex",
+        "lockfault_contend_mutex_lock",
+        "mutex",
+        "lockfault_contend_mutex_lock [lockfault]",
+        "kernel symbol",
+    ),
+    (
+        "contend-rwsem",
+        "heap.contend.rwsem",
+        "rwsem",
+        "wanted at lockfault_contend_rwsem_take [lockfault]",
+        "call site of a waiter; slab object",
+    ),
+];
+
+pub const TESTS: &[VmTest] = &[
+    VmTest {
+        name: "locks",
+        kernels: KERNELS,
+        group: GROUP,
+        expects: &[],
+        steps: |steps| {
+            steps.limit(Duration::from_secs(400));
+            steps.shell(
+                "mounts",
+                "mkdir -p /disk /mounted && mount -t ext4 /dev/vda /disk && mount -t tmpfs mounted /mounted",
+            );
+            steps.start_attached("live", &["record", "-o", CAPTURE, "--json"]);
+            steps.limit(Duration::from_secs(90));
+            for lock in LOCKS {
+                steps.shell(lock.label, &until_seen(lock.work, lock.wanted));
+            }
+            for (scenario, ..) in MODULE {
+                steps.trigger(&format!("{scenario} ms=1000"));
+                steps.done(scenario);
+                steps.truth(scenario);
+            }
+            steps.signal("live", "INT");
+            steps.wait("live");
+            steps.holdup("report", &["report", CAPTURE, "--json"]);
+        },
+        check: |run| {
+            run.output("mounts")?.exited_with(0)?;
+            run.output("live")?.exited_with(0)?;
+            let guest = locks(&run.output("report")?.stdout())?;
+            let host = process::capture(
+                Command::new(build::guest_holdup()?)
+                    .args(["report", "--json"])
+                    .arg(run.file("names.holdup")?),
+            )?;
+            ensure!(
+                guest == locks(&host)?,
+                "the capture gives other names on another machine"
+            );
+            let stacks = process::capture(
+                Command::new(build::guest_holdup()?)
+                    .args(["export", "--format", "folded"])
+                    .arg(run.file("names.holdup")?),
+            )?;
+            let mut wrong: Vec<String> = Vec::new();
+            for lock in LOCKS {
+                wrong.extend(
+                    sites(run, lock, &stacks)
+                        .err()
+                        .map(|error| format!("{}: {error:#}", lock.label)),
+                );
+                wrong.extend(
+                    real(run, lock, &guest)
+                        .err()
+                        .map(|error| format!("{}: {error:#}", lock.label)),
+                );
+            }
+            for row in MODULE {
+                wrong.extend(
+                    module(run, row, &guest)
+                        .err()
+                        .map(|error| format!("{}: {error:#}", row.0)),
+                );
+            }
+            ensure!(
+                wrong.is_empty(),
+                "{}\n-- contended locks\n{}",
+                wrong.join("\n"),
+                shown(&guest)
+            );
+            Ok(())
+        },
+    },
+    SHARE,
+];
+
+const CAPTURE: &str = "/out/names.holdup";
+
+/// Runs a workload until the recording shows `wanted`; the step's time limit ends what never shows it.
+fn until_seen(work: &str, wanted: &str) -> String {
+    format!(
+        "/init work {work} & W=$!; until holdup report {CAPTURE} --json 2>/dev/null | grep -qF '{wanted}'; do kill -0 $W || exit 1; \
+         sleep 0.1; done; kill $W; wait $W; true"
+    )
+}
+
+/// The contended locks of a report.
+fn locks(report: &str) -> Result<Vec<Value>> {
+    let report: Value = serde_json::from_str(report).context("no JSON report")?;
+    Ok(report["locks"].as_array().context("a report without locks")?.clone())
+}
+
+fn shown(locks: &[Value]) -> String {
+    let line = |lock: &Value| {
+        format!(
+            "{} {} {} | {} | {} | {} waits",
+            lock["kind"], lock["address"], lock["name"], lock["class"], lock["name_source"], lock["waits"]
+        )
+    };
+    locks.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The name that a lock must have, after what the workload said.
+fn name(run: &GuestRun, lock: &Lock) -> Result<String> {
+    let output = run.output(lock.label)?;
+    output.exited_with(0)?;
+    let stdout = output.stdout();
+    let mut words = stdout.split_whitespace();
+    let mut name = lock.name.to_owned();
+    while let (Some(key), true) = (words.next(), name.contains('{')) {
+        if key.starts_with("pts") {
+            name = name.replace("{pts}", key);
+        } else if let Some(value) = words.next() {
+            name = name.replace(&format!("{{{key}}}"), value);
+        }
+    }
+    Ok(name)
+}
+
+/// Every stack of a wait for the lock goes through the code that wants it, and there is such a stack.
+fn sites(run: &GuestRun, lock: &Lock, folded: &str) -> Result<()> {
+    let name = name(run, lock)?;
+    // comm;outermost;...;innermost;lock microseconds
+    let stacks: Vec<&str> = folded
+        .lines()
+        .filter(|line| line.contains(&name) && line.matches(';').count() > 2)
+        .collect();
+    ensure!(!stacks.is_empty(), "no stack of a wait for {name}");
+    for stack in stacks {
+        ensure!(
+            lock.sites.iter().any(|site| stack.contains(site)),
+            "not wanted in {:?}: {stack}",
+            lock.sites
+        );
+    }
+    Ok(())
+}
+
+/// One lock of the workload has the name that it must have, and is what it must be.
+fn real(run: &GuestRun, lock: &Lock, rows: &[Value]) -> Result<()> {
+    let name = name(run, lock)?;
+    let found: Vec<&Value> = rows.iter().filter(|row| row["name"] == name.as_str()).collect();
+    ensure!(!found.is_empty(), "no contended lock is called {name}");
+    for row in found {
+        ensure!(row["kind"] == lock.kind, "not a {}: {row}", lock.kind);
+        ensure!(row["class"] == lock.class, "not of class {}: {row}", lock.class);
+        let source = row["name_source"].as_str().unwrap_or_default();
+        ensure!(source.starts_with(lock.source), "not known by {}: {row}", lock.source);
+    }
+    Ok(())
+}
+
+/// The lock at the address that the fault module tells.
+fn module(
+    run: &GuestRun,
+    &(scenario, lock, kind, name, source): &(&str, &str, &str, &str, &str),
+    rows: &[Value],
+) -> Result<()> {
+    let address = format!("{:#018x}", run.truth(scenario)?.lock(lock)?);
+    let row = rows
+        .iter()
+        .find(|row| row["address"] == address && row["kind"] == kind)
+        .with_context(|| format!("no contended {kind} at {address}"))?;
+    let starts = |field: &str, with: &str| row[field].as_str().is_some_and(|text| text.starts_with(with));
+    ensure!(
+        starts("name", name) && starts("name_source", source),
+        "not called {name}: {row}"
+    );
+    ensure!(starts("class", name), "of another class: {row}");
+    Ok(())
+}
+
+/// Of the locks that real work makes contended, at least nine of ten are named.
+const SHARE: VmTest = VmTest {
+    name: "share",
+    kernels: KERNELS,
+    group: GROUP,
+    expects: &[],
+    steps: |steps| {
+        steps.limit(Duration::from_secs(200));
+        steps.start_attached("live", &["live", "--json"]);
+        steps.shell("work", MIXED);
+        steps.signal("live", "INT");
+        steps.wait("live");
+    },
+    check: |run| {
+        run.output("work")?.exited_with(0)?;
+        let live = run.output("live")?;
+        let stdout = live.stdout();
+        let report = stdout
+            .lines()
+            .rev()
+            .find(|line| line.contains("\"type\":\"report\""))
+            .context("no report")?;
+        let locks = locks(report)?;
+        // A place in an object of unknown kind is an address by another name.
+        let named = |lock: &&Value| {
+            let class = lock["class"].as_str().unwrap_or_default();
+            !class.is_empty() && !class.contains("+0x")
+        };
+        let count = locks.iter().filter(named).count();
+        let others: Vec<Value> = locks.iter().filter(|lock| !named(lock)).cloned().collect();
+        println!(
+            "  {count} of {} contended locks are named; not named:\n{}",
+            locks.len(),
+            shown(&others)
+        );
+        ensure!(locks.len() >= LEAST, "only {} locks were contended", locks.len());
+        ensure!(
+            count * 10 >= locks.len() * 9,
+            "only {count} of {} contended locks are named\n{}",
+            locks.len(),
+            shown(&locks)
+        );
+        Ok(())
+    },
+};
+
+/// Contended locks without which the share says nothing.
+const LEAST: usize = 15;
+
+/// File systems, network namespaces, cgroups and processes at the same time, for half a minute of the guest's clock.
+const MIXED: &str = "for work in mmap 'directory /disk/e' 'directory /tmp/e' 'cgroup /sys/fs/cgroup' processes namespaces rtnl pipe tty; do
+/init work $work > /dev/null 2>&1 & done
+end=$(( $(cut -d. -f1 /proc/uptime) + 30 ))
+while [ $(cut -d. -f1 /proc/uptime) -lt $end ]; do mkdir -p /m; mount -t tmpfs m /m; echo x > /m/f; sync; umount /m; done
+kill $(jobs -p); wait; true";
