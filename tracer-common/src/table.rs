@@ -174,6 +174,59 @@ pub struct CpuFacts {
     pub preempt_count: u64,
 }
 
+/// What a thread does, in [`HolderSlot::state`]; also the index of its sum in [`HolderSlot::spent`].
+pub mod holder_state {
+    /// Nothing was seen since it is followed.
+    pub const UNKNOWN: u64 = 0;
+    /// It has a CPU.
+    pub const RUNNING: u64 = 1;
+    /// It wants one.
+    pub const RUNNABLE: u64 = 2;
+    /// It sleeps, but not in I/O.
+    pub const SLEEPING: u64 = 3;
+    /// It sleeps in I/O (`in_iowait`).
+    pub const IO: u64 = 4;
+    /// Sums; a power of two, so that an index can be masked.
+    pub const COUNT: usize = 8;
+}
+
+/// Where a thread that others wait for spends its time. User space claims and frees it; the scheduler's programs write the rest.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HolderSlot {
+    /// Thread id; 0 = free.
+    pub tid: u64,
+    /// See [`holder_state`].
+    pub state: u64,
+    /// Since when it is in this state, or is followed.
+    pub changed: u64,
+    /// Explicit padding.
+    pub pad: u64,
+    /// Time in each state before that, ns.
+    pub spent: [u64; holder_state::COUNT],
+}
+
+impl HolderSlot {
+    /// A free one.
+    pub const NONE: Self = Self {
+        tid: 0,
+        state: holder_state::UNKNOWN,
+        changed: 0,
+        pad: 0,
+        spent: [0; holder_state::COUNT],
+    };
+}
+
+/// Slots for threads that are followed; a power of two.
+pub const HOLDER_SLOTS: u32 = 1024;
+
+/// The only slot in which a thread may stand.
+#[must_use]
+pub const fn holder_slot(tid: u32) -> u32 {
+    tid & (HOLDER_SLOTS - 1)
+}
+
+const _: () = assert!(core::mem::size_of::<HolderSlot>() == 32 + 8 * holder_state::COUNT);
 const _: () = assert!(core::mem::size_of::<Wait>() == 32);
 const _: () = assert!(core::mem::size_of::<WaitSlot>() == 64);
 const _: () = assert!(core::mem::size_of::<SpinSlot>() == 40);

@@ -10,6 +10,7 @@
 //!   ring buffer, whose reserve takes a spinlock: that happens in `emit.rs` alone, under one per-CPU busy word shared by all
 //!   programs, so a program that interrupts or nests in another never reaches the ring's lock; the drop is counted.
 //! * **The CPU sampler** (`sampler.rs`) interrupts code that may hold any lock: it writes to its CPU's array slot and nothing else.
+//! * **Scheduler programs** (`holder.rs`, only when asked for) run with a run queue locked: one array slot, nothing else.
 //! * No hash, LRU, stack-map, task-storage or printk is used outside iterators, which run in process context for the reader.
 //! * Every loop has a constant bound.
 #![no_std]
@@ -19,6 +20,7 @@
 
 mod blocked;
 mod emit;
+mod holder;
 mod layout;
 mod maps;
 mod mem;
@@ -243,6 +245,21 @@ kprobe_init! {
     kp_init_wait_queue: wait_queue;
     kp_init_rt_mutex: rt_mutex;
     kp_init_percpu_rwsem: percpu_rwsem;
+}
+
+/// `sched_switch(preempt, prev, next, ...)`. KERNEL: include/trace/events/sched.h, 5.10 to 6.18 without 5.18.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn tp_sched_switch(ctx: BtfTracePointContext) -> i32 {
+    let preempted: u64 = ctx.arg(0);
+    holder::switched(preempted & 0xff != 0, ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `sched_wakeup(task)`.
+#[btf_tracepoint(function = "sched_wakeup")]
+pub fn tp_sched_wakeup(ctx: BtfTracePointContext) -> i32 {
+    holder::woken(ctx.arg(0));
+    0
 }
 
 /// The CPU sampler, on a timer of each CPU that is to be watched.

@@ -9,7 +9,7 @@ use tracer_common::{
     record::{MAX_FRAMES, WaitRecord},
     sample::CpuSample,
     snapshot::{CHUNK_WORDS, PEEK_SLOTS, PeekSlot, ThreadRecord},
-    table::{Control, CpuFacts, LockCell, SpinCpu, SpinLogEntry, WaitBucket, WaitSlot},
+    table::{Control, CpuFacts, HOLDER_SLOTS, HolderSlot, LockCell, SpinCpu, SpinLogEntry, WaitBucket, WaitSlot},
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array in place.
@@ -39,6 +39,10 @@ pub static SPIN_LOG: Array<SpinLogEntry> = Array::with_max_entries(1, MMAPABLE);
 /// Newest sample of each CPU.
 #[map]
 pub static SAMPLES: Array<CpuSample> = Array::with_max_entries(1, MMAPABLE);
+
+/// Threads that others wait for.
+#[map]
+pub static HOLDERS: Array<HolderSlot> = Array::with_max_entries(HOLDER_SLOTS, MMAPABLE);
 
 /// Lock statistics: two banks, in each one part per CPU.
 #[map]

@@ -59,6 +59,8 @@ pub enum Body {
     CgroupName(CgroupName),
     /// A lock was initialised again while it was held or waited on.
     Reinit(Reinit),
+    /// Where a thread that holds others up has spent its time.
+    TimeSpent(TimeSpent),
     /// Counters of what was not seen, cumulative since the source started.
     Loss(LossReport),
     /// A sampling round starts or ends.
@@ -481,6 +483,24 @@ pub struct Reinit {
     pub waiters: u32,
     /// Owner at that moment.
     pub owner: Owner,
+}
+
+/// Where a thread that holds others up has spent its time since it was first followed, as the scheduler told. What is missing of the time
+/// in between is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeSpent {
+    /// Who.
+    pub task: TaskRef,
+    /// Since when it was followed.
+    pub since: Timestamp,
+    /// On a CPU.
+    pub running: Nanos,
+    /// Wanting a CPU.
+    pub runnable: Nanos,
+    /// Asleep, not in I/O.
+    pub sleeping: Nanos,
+    /// Asleep in I/O.
+    pub io: Nanos,
 }
 
 /// Counters of what was not seen, cumulative since the source started, by cause.

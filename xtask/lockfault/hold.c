@@ -69,6 +69,19 @@ static int lockfault_hold_setup(struct lockfault_scenario *s, int cpu, int (*fn)
 	return lockfault_hold_waiters(s, lock, comm);
 }
 
+/* Sleeps, or sleeps and runs by turns: @busy ms of each 100 ms. */
+static lockfault_frame void lockfault_asleep_doze(unsigned long ms, unsigned int busy)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(ms);
+
+	while (busy && time_before(jiffies, end)) {
+		msleep(100 - busy);
+		mdelay(busy);
+	}
+	if (!busy)
+		msleep(ms);
+}
+
 /*
  * holder-asleep. Verdict: no deadlock; "holder" owns lockfault_asleep_mutex and
  * sleeps (uninterruptible, not in I/O) in lockfault_asleep_holder; the waiters
@@ -82,7 +95,8 @@ static lockfault_frame int lockfault_asleep_holder(void *data)
 	lockfault_holds(self);
 	lockfault_gate_pass(&lockfault_asleep_gate);
 	lockfault_wants(self);
-	msleep((unsigned long)self->arg);
+	lockfault_asleep_doze((unsigned long)self->arg,
+			      lockfault_param(&lockfault_holder_asleep, "busy"));
 	mutex_unlock(&lockfault_asleep_mutex);
 	return 0;
 }
@@ -109,7 +123,9 @@ struct lockfault_scenario lockfault_holder_asleep = {
 	.name = "holder-asleep",
 	.run = lockfault_holder_asleep_run,
 	.locks = { { "lockfault_asleep_mutex", &lockfault_asleep_mutex } },
-	.params = { { "ms", 5000, 500, 3600000 }, { "waiters", 8, 1, 1000 } },
+	.params = {
+		{ "ms", 5000, 500, 3600000 }, { "waiters", 8, 1, 1000 }, { "busy", 0, 0, 90 },
+	},
 };
 
 /*

@@ -55,6 +55,7 @@ const VARIANTS: &[(&str, &[&str])] = &[
     ("default", &[]),
     ("--all --no-stacks", &["--all", "--no-stacks"]),
     ("--all", &["--all"]),
+    ("--holders, nobody to follow", &["--min-wait", "1h", "--holders"]),
 ];
 /// Name of the threads that contend.
 pub const CONTENDER: &str = "contender";
@@ -93,18 +94,25 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
     println!("ns per run (median of {rounds}), {threads} threads on tmpfs, {seconds} s each");
     println!(
-        "{:<26} {:>8} {:>8} {:>8} {:>14} {:>12}",
+        "{:<28} {:>8} {:>8} {:>8} {:>14} {:>12}",
         "variant", "empty", "begin", "end", "begin / empty", "events/run"
     );
     for ((name, _), samples) in VARIANTS.iter().zip(&mut results) {
         let empty = median(samples, |sample| sample.empty);
         let begin = median(samples, |sample| sample.begin);
         println!(
-            "{name:<26} {empty:>8.0} {begin:>8.0} {:>8.0} {:>14.2} {:>12.0}",
+            "{name:<28} {empty:>8.0} {begin:>8.0} {:>8.0} {:>14.2} {:>12.0}",
             median(samples, |sample| sample.end),
             begin / empty,
             median(samples, |sample| sample.events),
         );
+        let [switch, wakeup] = [0, 1].map(|n| median(samples, |sample| sample.scheduler[n]));
+        if !switch.is_nan() {
+            println!(
+                "{:<28} {switch:>8.0} ns a switch, {wakeup:.0} ns a wake-up, of threads that nobody waits for",
+                ""
+            );
+        }
     }
     Ok(())
 }
@@ -116,6 +124,8 @@ struct Sample {
     begin: f64,
     end: f64,
     events: f64,
+    /// A switch and a wake-up; not a number without the scheduler's programs.
+    scheduler: [f64; 2],
 }
 
 fn median(samples: &mut [Sample], of: impl Fn(&Sample) -> f64) -> f64 {
@@ -149,6 +159,7 @@ fn measure(holdup: &Path, seconds: u32, arguments: &[&str]) -> Result<Sample> {
         begin,
         end: cost("tp_contention_end")?.0,
         events,
+        scheduler: ["tp_sched_switch", "tp_sched_wakeup"].map(|name| cost(name).map_or(f64::NAN, |c| c.0)),
     })
 }
 

@@ -36,6 +36,8 @@ pub enum Role {
     Release,
     /// Init functions: locks that are initialised again while in use.
     Init,
+    /// Where those who hold others up spend their time.
+    Holders,
     /// Nothing: measures what an event costs by itself.
     Baseline,
 }
@@ -192,6 +194,18 @@ pub const PROBES: &[Probe] = &[
         via: Via::Tracepoint("contention_begin"),
         shows: "nothing: the cost of an event by itself",
     },
+    Probe {
+        program: "tp_sched_switch",
+        role: Role::Holders,
+        via: Via::Tracepoint("sched_switch"),
+        shows: "whether who holds others up runs, wants to run, sleeps or is in I/O",
+    },
+    Probe {
+        program: "tp_sched_wakeup",
+        role: Role::Holders,
+        via: Via::Tracepoint("sched_wakeup"),
+        shows: "since when it wants to run",
+    },
     release(
         "kp_mutex_unlock",
         "who released a contended mutex",
@@ -275,7 +289,8 @@ pub fn selected(role: Role, choice: ProbeChoice, tracepoints: bool, releases: bo
         Role::Contention => use_tracepoints,
         Role::SlowpathEntry | Role::SlowpathReturn => !use_tracepoints,
         Role::Release => releases,
-        Role::Init | Role::Baseline => false,
+        // Asked for by options of their own.
+        Role::Init | Role::Holders | Role::Baseline => false,
     }
 }
 

@@ -215,7 +215,7 @@ impl Named {
                     _ => {}
                 }
             }
-            Body::TaskGone(_) | Body::Loss(_) | Body::Round(_) => {}
+            Body::TaskGone(_) | Body::TimeSpent(_) | Body::Loss(_) | Body::Round(_) => {}
         }
     }
 

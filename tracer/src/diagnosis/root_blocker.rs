@@ -5,8 +5,12 @@ use super::graph::{Holder, Root};
 use super::impact::Impact;
 use super::{Draft, Rule, View, context_deadlock, dead_lock_word, links, phrase, proof};
 use crate::event::{Mode, Queued, TaskState};
-use crate::model::{ActorIx, Held, LockIx};
+use crate::ids::Nanos;
+use crate::model::{ActorIx, Held, LockIx, Model};
 use crate::view::units;
+
+/// What was told of a thread's time counts for this long.
+const FRESH: Nanos = Nanos::from_secs(5);
 
 /// Finds long holders.
 pub struct RootBlocker;
@@ -129,10 +133,47 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
     } else {
         draft.evidence(Source::Missing, format!("the state of {who} was not sampled"));
     }
+    if let Some(text) = time_spent(model, root) {
+        draft.evidence(Source::TaskSamples, text);
+    }
     draft.next(&format!(
         "Find out why {who} does not get on: it {why}. What waits behind it goes on when it does."
     ));
     Some(draft.finish())
+}
+
+/// Where it has spent its time, if it was followed up to lately.
+fn time_spent(model: &Model, actor: ActorIx) -> Option<String> {
+    let (spent, until) = model.actors().get(actor)?.spent.as_deref()?;
+    let watched = until.since(spent.since);
+    if watched.0 == 0 || model.now().since(*until) > FRESH {
+        return None;
+    }
+    let shares = [
+        ("running", spent.running),
+        ("runnable without a CPU", spent.runnable),
+        ("asleep", spent.sleeping),
+        ("asleep in I/O", spent.io),
+    ];
+    let mut words: Vec<String> = shares
+        .iter()
+        .filter(|(_, time)| time.0 > 0)
+        .map(|(what, time)| format!("{} {what}", units::duration(*time)))
+        .collect();
+    let known = shares
+        .iter()
+        .fold(Nanos(0), |sum, (_, time)| Nanos(sum.0.saturating_add(time.0)));
+    let unknown = Nanos(watched.0.saturating_sub(known.0));
+    // Readings of two clocks differ by a little.
+    if unknown.0 > watched.0 / 100 {
+        words.push(format!("{} unknown", units::duration(unknown)));
+    }
+    Some(format!(
+        "{} was followed through the scheduler for {}: {}",
+        phrase::actor(model, actor),
+        units::duration(watched),
+        words.join(", ")
+    ))
 }
 
 /// `holds <lock>`, as far as it is known.

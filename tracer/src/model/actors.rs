@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::arena::{ActorIx, Arena, LockIx, WaitIx};
 use super::steady::{Span, Steady};
-use crate::event::{Activity, Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState};
+use crate::event::{Activity, Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState, TimeSpent};
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tid, Timestamp};
 
 /// What is known about one thread or interrupt context.
@@ -28,6 +28,8 @@ pub struct ActorEntry {
     pub holds: Vec<LockIx>,
     /// What it waits for that is no lock.
     pub dependency: Option<Box<Depends>>,
+    /// Where it has spent its time since it was followed, and up to when that is known.
+    pub spent: Option<Box<(TimeSpent, Timestamp)>>,
     /// When it was found to be gone.
     pub gone: Option<Timestamp>,
     /// When the newest event about it happened.
@@ -98,6 +100,7 @@ impl ActorEntry {
             waits: Vec::new(),
             holds: Vec::new(),
             dependency: None,
+            spent: None,
             gone: None,
             last_seen: time,
             first_seen: time,

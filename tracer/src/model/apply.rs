@@ -6,7 +6,7 @@ use super::locks::{Candidate, Held, LockEntry, OwnerRead};
 use super::steady::{Span, Steady};
 use super::{MAX_REINITS, Model, ReinitSeen};
 use crate::event::{
-    DependencySample, Doing, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample,
+    DependencySample, Doing, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample, TimeSpent,
 };
 use crate::ids::{TaskKey, Timestamp};
 
@@ -204,6 +204,15 @@ impl Model {
             self.reinits.remove(0);
         }
         self.reinits.push(seen);
+    }
+
+    pub(super) fn apply_spent(&mut self, time: Timestamp, spent: &TimeSpent) {
+        let actor = self.task(time, &spent.task);
+        if let Some(entry) = self.actors.get_mut(actor)
+            && entry.spent.as_ref().is_none_or(|known| known.1 <= time)
+        {
+            entry.spent = Some(Box::new((spent.clone(), time)));
+        }
     }
 
     pub(super) fn apply_release(&mut self, time: Timestamp, release: &Release) {

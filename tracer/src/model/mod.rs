@@ -127,6 +127,7 @@ impl Model {
             Body::CgroupName(name) => self.names.name_cgroup(name),
             Body::Doing(doing) => self.apply_doing(time, doing),
             Body::Reinit(reinit) => self.apply_reinit(time, reinit),
+            Body::TimeSpent(spent) => self.apply_spent(time, spent),
             Body::Loss(report) => self.losses.apply(time, report),
             Body::Round(round) => self.apply_round(time, round),
         }

@@ -8,7 +8,7 @@ use tracer::diagnosis::Engine;
 use tracer::event::{
     Actor, Body, Context, Dependency, DependencySample, Event, Evidence, HolderCandidate, LockKind, LockName,
     LockSample, LockStats, LossCause, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge,
-    RoundScope, StackFrames, TaskRef, TaskSample, TaskState, WaitEnd, WaitSample,
+    RoundScope, StackFrames, TaskRef, TaskSample, TaskState, TimeSpent, WaitEnd, WaitSample,
 };
 use tracer::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use tracer::model::{Held, Model, Settings};
@@ -290,6 +290,16 @@ fn other() -> impl Strategy<Value = Body> {
                 stack: StackId(3),
                 waiters,
                 owner,
+            })
+        }),
+        (task(), (0..9_u64).prop_map(Timestamp), 0..9_u64).prop_map(|(task, since, n)| {
+            Body::TimeSpent(TimeSpent {
+                task,
+                since,
+                running: Nanos(n),
+                runnable: Nanos(n * 1_000_000),
+                sleeping: Nanos(u64::MAX - n),
+                io: Nanos(0),
             })
         }),
         (0..9_u64).prop_map(|n| Body::Loss(LossReport {

@@ -36,6 +36,7 @@
 pub mod armed;
 pub mod base;
 pub mod contention;
+pub mod holders;
 pub mod live;
 pub mod names;
 pub mod power_cut;
@@ -80,6 +81,7 @@ pub const TABLES: &[&[VmTest]] = &[
     armed::TESTS,
     base::TESTS,
     contention::TESTS,
+    holders::TESTS,
     live::TESTS,
     names::TESTS,
     record::TESTS,

@@ -8,7 +8,7 @@ use crate::event::{
     Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
     FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossCause, LossReport, Mode, Owner,
     Phase, Place, Queued, Reinit, Release, Round, RoundEdge, RoundScope, StackFrames, SymbolName, TaskSample,
-    TaskState, WaitEnd, WaitSample,
+    TaskState, TimeSpent, WaitEnd, WaitSample,
 };
 
 /// The events with their codes, 1 to 127.
@@ -64,6 +64,7 @@ bodies! {
     Doing = 16,
     CgroupName = 17,
     CodeLine = 18,
+    TimeSpent = 19,
 }
 
 /// Fields in the order in which they are written. `field: word` writes an owner word, which repeats like an address.
@@ -186,6 +187,14 @@ record!(Reinit {
     stack,
     waiters,
     owner
+});
+record!(TimeSpent {
+    task,
+    since,
+    running,
+    runnable,
+    sleeping,
+    io
 });
 record!(LossReport { by_cause });
 record!(Doing { task, activity });

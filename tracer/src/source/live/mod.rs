@@ -2,6 +2,7 @@
 
 mod board;
 mod cells;
+mod holders;
 mod interrupt_stack;
 pub(crate) mod lines;
 pub(crate) mod names;
@@ -25,6 +26,7 @@ use tracer_common::config::Settings;
 
 use self::board::Board;
 use self::cells::Cells;
+use self::holders::Holders;
 use self::lines::LineNames;
 use self::names::Names;
 use self::rounds::Rounds;
@@ -66,6 +68,8 @@ pub struct Options {
     pub releases: bool,
     /// Attach to init functions, too: locks initialised again while in use. Armed runs always do.
     pub reinit: bool,
+    /// Follow those who hold others up through the scheduler.
+    pub holders: bool,
     /// Attach an empty program, too, to see what an event costs before we do anything.
     pub baseline: bool,
     /// Size of the ring buffer, where not chosen from the machine.
@@ -91,6 +95,7 @@ impl Default for Options {
             stacks: true,
             releases: false,
             reinit: false,
+            holders: false,
             baseline: false,
             ring_bytes: None,
             cpus: false,
@@ -111,6 +116,8 @@ pub struct Live {
     spins: Spins,
     cells: Cells,
     board: Board,
+    holders: Holders,
+    follows: bool,
     names: Names,
     lines: LineNames,
     tasks: TaskFacts,
@@ -161,12 +168,14 @@ impl Live {
             Links::default()
         };
         let mut board = Board::new(&mut ebpf, &sizes, facts, options.cpus, &links)?;
+        let holders = Holders::new(&mut ebpf)?;
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
         let wanted = attach::PROBES.iter().filter(|probe| {
             probe.role == attach::Role::Baseline && options.baseline
                 || probe.role == attach::Role::Init && (options.reinit || options.armed)
+                || probe.role == attach::Role::Holders && options.holders
                 || attach::selected(probe.role, options.probes, tracepoints, options.releases)
         });
         // Attaching to a tracepoint that was in use before waits for a grace period (KERNEL: tracepoint_add_func,
@@ -209,6 +218,8 @@ impl Live {
             spins,
             cells,
             board,
+            holders,
+            follows: options.holders,
             names: Names::new(facts),
             lines: LineNames::new(options.lines.start(facts)?),
             tasks: TaskFacts::new(facts.offsets.offsets),
@@ -299,6 +310,9 @@ impl Live {
         let met = self.decoder.take_met();
         self.tasks
             .describe(&met, &mut self.scans.memory(&mut self.ebpf), now, from, out)?;
+        if self.follows {
+            self.holders.update(from, now, out);
+        }
         self.cells.read(now, out);
         self.report_losses(now, out)
     }

@@ -7,7 +7,7 @@ use super::parse::{Parser, Words, call, code, instant, nanos, number};
 use crate::event::{
     Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
     FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossReport, Mode, Owner, Phase,
-    Place, Queued, Reinit, Release, Round, RoundEdge, TaskRef, TaskSample, WaitEnd, WaitSample,
+    Place, Queued, Reinit, Release, Round, RoundEdge, TaskRef, TaskSample, TimeSpent, WaitEnd, WaitSample,
 };
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 
@@ -45,6 +45,7 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         "holder" => holder(p, words),
         "stats" => stats(p, words),
         "reinit" => reinit(p, words),
+        "spent" => spent(p, words),
         "loss" => loss(p, words),
         "round" => round(p, words),
         other => Err(format!("unknown statement {other:?}")),
@@ -434,6 +435,24 @@ fn reinit(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
         stack,
         waiters,
         owner,
+    }));
+    Ok(())
+}
+
+/// `spent TASK since=TIME running=1ms runnable=.. sleeping=.. io=..`
+fn spent(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let task = p.names.task(words.word("the task")?)?.task.clone();
+    let since = words.field("since", instant)?.unwrap_or(p.now);
+    let mut sum = |name| Ok::<Nanos, String>(words.field(name, nanos)?.unwrap_or(Nanos(0)));
+    let (running, runnable) = (sum("running")?, sum("runnable")?);
+    let (sleeping, io) = (sum("sleeping")?, sum("io")?);
+    p.emit(Body::TimeSpent(TimeSpent {
+        task,
+        since,
+        running,
+        runnable,
+        sleeping,
+        io,
     }));
     Ok(())
 }
