@@ -1,6 +1,7 @@
 //! `holdup record --armed`: there before a CPU dies, it records the verdict, ends in time on the broken machine, and a recorder that is
 //! killed there takes nothing down with it.
 
+use super::live::WORK;
 use super::results::Output;
 use super::{GuestRun, Steps, VmTest};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -47,6 +48,55 @@ pub const TESTS: &[VmTest] = &[
             let took_off = format!("took off {count} probes that an earlier run had left");
             ensure!(next.stderr().contains(&took_off), "no \"{took_off}\": {}", next.shown());
             ensure!(names("after")?.is_empty(), "something stays: {}", names("after")?);
+            Ok(())
+        },
+    },
+    VmTest {
+        name: "everything",
+        kernels: STOCK,
+        group: "healthy",
+        expects: &[],
+        steps: |steps| {
+            steps.limit(Duration::from_secs(300));
+            let all = [
+                "record",
+                "--armed",
+                "--releases",
+                "--cpus",
+                "--holders",
+                "-o",
+                "/out/all",
+                "--json",
+            ];
+            steps.start_attached("all", &all);
+            steps.shell("work", &format!("WORK_SECONDS=30\n{WORK}"));
+            for scenario in ["contend-mutex", "contend-rwsem", "contend-spinlock", "contend-rwlock"] {
+                steps.trigger(&format!("{scenario} ms=500"));
+                steps.done(scenario);
+            }
+            steps.signal("all", "INT");
+            steps.wait("all");
+            steps.shell("left", NAMES);
+        },
+        check: |run| {
+            run.output("work")?.exited_with(0)?;
+            let all = run.output("all")?;
+            // Nothing of severity warning or above.
+            all.exited_with(0)?;
+            let report = all.stdout().lines().last().map(str::to_owned).context("no report")?;
+            let report: Value = serde_json::from_str(&report).context("no report")?;
+            let programs = report["source"]["programs"].as_array().context("no programs")?;
+            for name in ["tp_contention_end", "tp_sched_switch", "kp_mutex_unlock", "cpu_sample"] {
+                ensure!(
+                    programs.iter().any(|p| p["program"] == name),
+                    "{name} is not attached: {programs:?}"
+                );
+            }
+            ensure!(
+                run.output("left")?.stdout().is_empty(),
+                "probes stay: {}",
+                run.output("left")?.shown()
+            );
             Ok(())
         },
     },

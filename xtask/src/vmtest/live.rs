@@ -224,8 +224,8 @@ const HEALTHY: VmTest = VmTest {
     },
 };
 
-/// Two minutes by the clock of the guest, as the issue is how much is done and not when.
-const WORK: &str = "end=$(( $(cut -d. -f1 /proc/uptime) + 120 ))
+/// Two minutes (or `WORK_SECONDS`) by the clock of the guest, as the issue is how much is done and not when.
+pub(super) const WORK: &str = "end=$(( $(cut -d. -f1 /proc/uptime) + ${WORK_SECONDS:-120} ))
 running() { [ $(cut -d. -f1 /proc/uptime) -lt $end ]; }
 mkdir -p /tmp/work
 for i in 1 2 3 4; do (while running; do mkdir -p /tmp/work/$i/a/b; echo x > /tmp/work/shared; rm -r /tmp/work/$i; done) & done
