@@ -1,6 +1,6 @@
 """Judges a trace by Perfetto's own schema, as its package on PyPI has it, against the events that went into it.
 
-    check_trace.py TRACE EVENTS    (`holdup export --format perfetto` and `--format jsonl` of one capture)
+    check_trace.py TRACE EVENTS REPORT     (`holdup export --format perfetto` and `--format jsonl`, `holdup report --json`)
 
 The protocol buffer classes are Google's, generated from Perfetto's .proto files: nothing of holdup's encoder is used.
 """
@@ -35,7 +35,7 @@ def known(message, where="trace"):
             known(part, f"{where}.{descriptor.name}")
 
 
-def main(trace_path, events_path):
+def main(trace_path, events_path, report_path):
     trace = schema.Trace()
     trace.ParseFromString(open(trace_path, "rb").read())
     known(trace)
@@ -103,6 +103,9 @@ def main(trace_path, events_path):
             elif key in begun:
                 begun.remove(key)
                 expected[body["waited"]] += 1
+    pending = json.load(open(report_path))["totals"]["waits"]
+    lasting = sum(name.endswith(", not over") for _, name in waits)
+    check(lasting == pending, f"{lasting} waits that are not over, and the report has {pending}")
     over = Counter(length for length, name in waits if not name.endswith(", not over"))
     check(over == expected, f"waits by length: {expected - over} are missing, {over - expected} are too many")
     print(

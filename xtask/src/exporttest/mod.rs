@@ -69,9 +69,16 @@ fn perfetto(schema: &Path) -> Result<()> {
             process::run(&mut command)?;
             Ok(path)
         };
+        let report = directory.join(format!("{name}.report.json"));
+        // Its exit code says what was found.
+        let output = Command::new(&holdup)
+            .args(["report", "--json"])
+            .arg(&capture)
+            .output()?;
+        std::fs::write(&report, output.stdout)?;
         let mut judge = Command::new("python3");
         judge.env("PYTHONPATH", schema).args(["-c", JUDGE]);
-        let said = process::capture(judge.arg(export("perfetto")?).arg(export("jsonl")?))?;
+        let said = process::capture(judge.arg(export("perfetto")?).arg(export("jsonl")?).arg(report))?;
         ui::step(said.trim());
         judged += 1;
     }

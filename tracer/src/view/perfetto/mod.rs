@@ -152,10 +152,13 @@ impl<W: Write> Perfetto<W> {
         {
             self.thread(task)?;
         }
-        let begun = self.waits.entry((wait.waiter, wait.lock)).or_insert_with(|| Begun {
-            kind: wait.kind,
-            site: None,
-        });
+        let begun = self
+            .waits
+            .entry((place(wait.waiter), wait.lock))
+            .or_insert_with(|| Begun {
+                kind: wait.kind,
+                site: None,
+            });
         if begun.site.is_none() {
             begun.site = model.names().site(wait.stack);
         }
@@ -173,7 +176,7 @@ impl<W: Write> Perfetto<W> {
     }
 
     fn wait_end(&mut self, time: Timestamp, end: &WaitEnd, model: &Model) -> io::Result<()> {
-        let Some(begun) = self.waits.remove(&(end.waiter, end.lock)) else {
+        let Some(begun) = self.waits.remove(&(place(end.waiter), end.lock)) else {
             return Ok(());
         };
         let track = self.actor(end.waiter)?;
@@ -310,10 +313,25 @@ impl<W: Write> Perfetto<W> {
     }
 }
 
+/// Who waits, for comparisons: an interrupt is known by its CPU and context, whomever it interrupted as far as was seen.
+fn place(actor: Actor) -> Actor {
+    match actor {
+        Actor::Interrupt { cpu, context, .. } => Actor::Interrupt {
+            cpu,
+            context,
+            interrupted: None,
+        },
+        task @ Actor::Task(_) => task,
+    }
+}
+
 /// Waits that last, and since when.
 fn pending(model: &Model) -> HashMap<(Actor, LockAddr), Timestamp> {
     let entry = |wait: &crate::model::Wait| {
-        let key = (model.actors().get(wait.waiter)?.id, model.locks().get(wait.lock)?.addr);
+        let key = (
+            place(model.actors().get(wait.waiter)?.id),
+            model.locks().get(wait.lock)?.addr,
+        );
         Some((key, model.wait_since(wait).0))
     };
     model.waits().iter().filter_map(|(_, wait)| entry(wait)).collect()
