@@ -105,7 +105,7 @@ fn against(perf: &Path, holdup: &Path, workload: Workload, seconds: u32, tmpfs: 
     let recorder = Recorder::start(holdup, directory.path(), &["-o", name, "--all", "--json"])?;
     let mut command = Command::new(perf);
     command
-        .args(["lock", "record", "-o"])
+        .args(["lock", "record", "-a", "-o"])
         .arg(&data)
         .args(["--", "sleep", &seconds.to_string()])
         .stdin(Stdio::null())
