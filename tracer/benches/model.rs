@@ -1,7 +1,7 @@
-//! Throughput of the model, and the cost of a diagnosis of a large hang.
+//! Throughput of the decoder and the model, and the cost of a diagnosis of a large hang.
 //!
-//! `cargo bench -p tracer --bench model`. `items/s` of the `apply` group is events per second on one core; the `update` and
-//! `report` groups show the time of one full look at so many waiting tasks. Memory is printed once before the timings.
+//! `cargo bench -p tracer --bench model`. `items/s` of the `apply` and `decode` groups is events per second on one core; the
+//! `update` and `report` groups show the time of one full look at so many waiting tasks. Memory is printed once before the timings.
 
 use std::sync::Arc;
 
@@ -15,6 +15,10 @@ use tracer::event::{
 use tracer::ids::{CgroupId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use tracer::model::{Model, Settings};
 use tracer::report::Report;
+use tracer::wire::Decoder;
+use tracer_common::kind::{lock_kind, mode, phase, queue, record_kind, seen_by, task_field};
+use tracer_common::record::{Header, TaskRecord, WaitRecord};
+use zerocopy::IntoBytes;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -200,6 +204,83 @@ fn apply_churn(bencher: Bencher<'_, '_>, (tasks, locks): (u64, u64)) {
         .counter(ItemsCount::new(events.len()))
         .with_inputs(|| Model::new(Settings::default()))
         .bench_local_refs(|model| events.iter().for_each(|e| model.apply(black_box(e))));
+}
+
+/// Records of waits that ended, as they stand in the ring buffer, `frames` deep: each is a begin and an end. Four stacks a lock.
+fn records(tasks: u64, locks: u64, events: usize, frames: usize) -> Vec<u8> {
+    let mut seed = 0x9e37_79b9_7f4a_7c15;
+    let mut bytes = Vec::new();
+    for i in 0..events as u64 / 2 {
+        let (waiter, lock) = ((random(&mut seed) % tasks) as u32, random(&mut seed) % locks);
+        let (since, path) = (10 * SECOND + i * 1_000, random(&mut seed) % 4);
+        let record = WaitRecord {
+            header: Header {
+                kind: record_kind::WAIT_END,
+                size: (size_of::<WaitRecord>() + frames * 8) as u16,
+                cpu: 0,
+                time: since + 500,
+            },
+            lock: 0xffff_8880_0000_0000 + lock * 64,
+            since,
+            owner_word: 0xffff_8881_0000_0000,
+            count_word: 0,
+            waiter: task_record(waiter),
+            owner: task_record(4_000_000),
+            result: 0,
+            queue: queue::UNKNOWN,
+            flags: 32,
+            kind: lock_kind::MUTEX,
+            mode: mode::EXCLUSIVE,
+            phase: phase::SLEEPING,
+            seen_by: seen_by::TRACEPOINT,
+            stack_len: frames as u32,
+            pad: 0,
+        };
+        bytes.extend_from_slice(record.as_bytes());
+        for frame in 0..frames as u64 {
+            let word = 0xffff_ffff_8100_0000 + lock * 0x1000 + path * 0x100 + frame * 8;
+            bytes.extend_from_slice(&word.to_ne_bytes());
+        }
+    }
+    bytes
+}
+
+fn task_record(n: u32) -> TaskRecord {
+    TaskRecord {
+        task: 0xffff_8881_0000_0000 + u64::from(n) * 0x2000,
+        start: 5,
+        switches: 7,
+        cgroup: 3,
+        tid: n + 1,
+        tgid: n + 1,
+        comm: *b"worker\0\0\0\0\0\0\0\0\0\0",
+        state: 2,
+        pf_flags: 0,
+        cpu: 1,
+        on_cpu: 0,
+        in_iowait: 0,
+        fields: !task_field::UNREADABLE,
+    }
+}
+
+/// From the bytes of the ring buffer into the model: `frames` return addresses with each record.
+#[divan::bench(args = [(64, 16, 0), (64, 16, 12), (10_000, 1_000, 0), (10_000, 1_000, 12)])]
+fn decode_and_apply(bencher: Bencher<'_, '_>, (tasks, locks, frames): (u64, u64, usize)) {
+    const EVENTS: usize = 400_000;
+    let bytes = records(tasks, locks, EVENTS, frames);
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .with_inputs(|| (Decoder::default(), Model::new(Settings::default()), Vec::new()))
+        .bench_local_refs(|(decoder, model, events)| {
+            let mut rest = black_box(bytes.as_slice());
+            while !rest.is_empty() {
+                let taken = decoder.decode(rest, events).unwrap_or(rest.len());
+                events.drain(..).for_each(|event| model.apply(&event));
+                rest = rest.get(taken..).unwrap_or_default();
+            }
+            // An error would have ended it early.
+            assert!(model.events() >= EVENTS as u64);
+        });
 }
 
 /// Re-reads of many waiting tasks in rounds.

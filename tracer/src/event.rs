@@ -181,6 +181,15 @@ pub enum LockKind {
     Unknown,
 }
 
+impl LockKind {
+    /// Whether who waits for it burns a CPU: then it is another lock than a sleeping one at the same address. A semaphore and an
+    /// rt_mutex begin with the raw spinlock that protects them (include/linux/semaphore.h, rtmutex.h; 5.15 to 6.18).
+    #[must_use]
+    pub fn spins(self) -> bool {
+        matches!(self, Self::Spinlock | Self::Rwlock)
+    }
+}
+
 /// How a lock is wanted or held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -371,6 +380,11 @@ pub enum Dependency {
     Stop,
     /// A wait queue, named by its caller on the stack.
     WaitQueue,
+    /// This wait queue, on whose list the waiter stands.
+    WaitQueueHead {
+        /// Address of the `wait_queue_head`.
+        queue: KernelAddr,
+    },
 }
 
 /// Somebody waits for something that is no lock.

@@ -3,11 +3,11 @@
 //! Total: every input gives events or a [`WireError`]; no byte pattern panics, and a record that is too short is rejected rather
 //! than filled up.
 
-use std::collections::HashSet;
 use std::hash::Hasher;
 use std::sync::Arc;
 
 use fnv::FnvHasher;
+use rustc_hash::FxHashSet;
 use thiserror::Error;
 use tracer_common::kind::{lock_kind, mode, object, phase, queue, record_kind, seen_by, task_field};
 use tracer_common::record::{
@@ -69,7 +69,7 @@ pub enum WireError {
 /// Decodes records; remembers which stacks it has sent, and of which threads it has told.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    seen: HashSet<StackId>,
+    seen: FxHashSet<StackId>,
     /// The newest initialisation of a percpu-rwsem in use: it initialises the wait queue inside, which is not told again.
     percpu: Option<(Tid, LockAddr, Timestamp)>,
     met: Vec<Met>,
@@ -270,19 +270,21 @@ impl Decoder {
     /// Announces a stack the first time it is seen. Zero words are no frames.
     pub(crate) fn announce(
         &mut self,
-        frames: impl Iterator<Item = u64>,
+        frames: impl Iterator<Item = u64> + Clone,
         time: Timestamp,
         out: &mut Vec<Event>,
     ) -> StackId {
-        let frames: Arc<[KernelAddr]> = frames.filter(|&frame| frame != 0).map(KernelAddr).collect();
-        if frames.is_empty() {
+        let frames = frames.filter(|&frame| frame != 0).map(KernelAddr);
+        if frames.clone().next().is_none() {
             return StackId(0);
         }
-        let id = stack_id(&frames);
+        // Most stacks have been seen: those are hashed where they lie.
+        let id = hash_of(frames.clone());
         if self.seen.len() >= MAX_SEEN_STACKS {
             self.seen.clear();
         }
         if self.seen.insert(id) {
+            let frames = frames.collect();
             out.push(Event {
                 time,
                 body: Body::Stack(StackFrames { id, frames }),
@@ -295,10 +297,12 @@ impl Decoder {
 /// Identity of a stack: FNV-1a of its frames, never 0. Stable across runs, so captures can use it.
 #[must_use]
 pub fn stack_id(frames: &[KernelAddr]) -> StackId {
+    hash_of(frames.iter().copied())
+}
+
+fn hash_of(frames: impl Iterator<Item = KernelAddr>) -> StackId {
     let mut hasher = FnvHasher::default();
-    for frame in frames {
-        hasher.write(&frame.0.to_le_bytes());
-    }
+    frames.for_each(|frame| hasher.write(&frame.0.to_le_bytes()));
     StackId(hasher.finish().max(1))
 }
 

@@ -2,16 +2,18 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use jsonschema::Validator;
 use serde_json::{Value, json};
 use tracer::diagnosis::{Engine, Kind};
+use tracer::event::Body;
 use tracer::model::{Model, Settings};
 use tracer::report::{ProgramCost, Report, SourceFacts};
 use tracer::source::script::{Script, Step};
-use tracer::view::json;
+use tracer::view::{json, jsonl, loss, tuple};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -47,7 +49,7 @@ fn facts() -> SourceFacts {
     }
 }
 
-/// All lines that a scenario gives: every change, and a report after every look.
+/// All lines that a scenario gives: every event and tuple and what was lost, every change, and a report after every look.
 fn lines(script: &Script) -> Vec<Value> {
     let mut model = Model::new(Settings::default());
     let mut engine = Engine::new();
@@ -55,6 +57,11 @@ fn lines(script: &Script) -> Vec<Value> {
     for step in &script.steps {
         if let Step::Event(event) = step {
             model.apply(event);
+            tuple::json(event, &mut out).expect("writing to memory");
+            jsonl::event(event, &mut out).expect("writing to memory");
+            if let Body::Loss(report) = &event.body {
+                loss::json(event.time, report, &mut out).expect("writing to memory");
+            }
             continue;
         }
         for change in engine.update(&model) {
@@ -90,24 +97,47 @@ fn every_line_of_every_scenario_fits_the_schema() {
     let mut schema = schema();
     strict(&mut schema);
     let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
-    let mut kinds = BTreeSet::new();
+    // By its type first: else every error is only "fits none of them".
+    let parts: BTreeMap<&str, Validator> = [
+        ("finding", "change_line"),
+        ("report", "report_line"),
+        ("event", "event_line"),
+        ("tuple", "tuple_line"),
+        ("loss", "loss_line"),
+    ]
+    .into_iter()
+    .map(|(kind, part)| {
+        let mut part_schema = schema.clone();
+        part_schema["oneOf"] = json!([{ "$ref": format!("#/$defs/{part}") }]);
+        (
+            kind,
+            jsonschema::validator_for(&part_schema).expect("the part is a schema"),
+        )
+    })
+    .collect();
+    let (mut kinds, mut types) = (BTreeSet::new(), BTreeSet::new());
     for (name, script) in scenarios() {
         for line in lines(&script) {
-            // The two kinds of line are told apart first: else every error is only "fits none of them".
-            let part = if line["type"] == "finding" {
-                "change_line"
-            } else {
-                "report_line"
-            };
-            let errors: Vec<String> = validator
+            let kind = line["type"].as_str().expect("every line says what it is").to_owned();
+            let errors: Vec<String> = parts[kind.as_str()]
                 .iter_errors(&line)
                 .map(|e| format!("{}: {e}", e.instance_path()))
                 .collect();
-            assert!(errors.is_empty(), "{name}: {part}: {errors:#?}\n{line:#}");
+            assert!(errors.is_empty(), "{name}: {kind}: {errors:#?}\n{line:#}");
+            assert!(
+                validator.is_valid(&line),
+                "{name}: no line of the schema, or several: {line:#}"
+            );
             kinds.extend(line["finding"]["kind"].as_str().map(str::to_owned));
+            types.insert(kind);
         }
     }
     assert!(kinds.len() >= 8, "the scenarios show only {kinds:?}");
+    assert_eq!(
+        types,
+        parts.keys().map(|&kind| kind.to_owned()).collect(),
+        "not every type of line was seen"
+    );
 }
 
 #[test]
@@ -139,7 +169,8 @@ fn the_strict_schema_refuses_what_is_not_documented() {
     strict(&mut schema);
     let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
     let (_, script) = scenarios().into_iter().next().expect("a scenario");
-    let mut line = lines(&script).into_iter().next().expect("a line");
+    let mut found = lines(&script).into_iter();
+    let mut line = found.find(|line| line["type"] == "report").expect("a report");
     assert!(validator.is_valid(&line));
     line["surprise"] = json!(1);
     assert!(!validator.is_valid(&line));

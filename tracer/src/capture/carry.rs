@@ -209,9 +209,12 @@ impl Named {
             Body::Dependency(sample) => {
                 self.stack(sample.stack, time, known, out);
                 match sample.dependency {
-                    Dependency::WorkFlush { function: addr }
-                    | Dependency::WorkqueueFlush { workqueue: addr }
-                    | Dependency::Completion { completion: addr } => self.symbol(addr, time, known, out),
+                    Dependency::WorkFlush { function: addr } | Dependency::WorkqueueFlush { workqueue: addr } => {
+                        self.symbol(addr, time, known, out);
+                    }
+                    Dependency::Completion { completion: addr } | Dependency::WaitQueueHead { queue: addr } => {
+                        self.lock(LockAddr(addr.0), time, known, out);
+                    }
                     _ => {}
                 }
             }

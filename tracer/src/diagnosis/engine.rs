@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::finding::{Finding, FindingId};
+use super::finding::{Finding, FindingId, LockRef};
 use super::graph::Graph;
 use super::{Certainty, Kind, RULES, View};
 use crate::event::TaskState;
-use crate::ids::{LockAddr, Nanos, Timestamp};
-use crate::model::Model;
+use crate::ids::{Nanos, Timestamp};
+use crate::model::{LockKey, Model};
 
 /// What became of a finding since the previous update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,14 +166,14 @@ fn sort(findings: &mut [Finding]) {
 
 /// Where a deadlock is there, that its locks might deadlock, or that nobody is known to hold them, is no news.
 fn drop_explained(found: &mut Vec<Finding>) {
-    let deadlocks: Vec<Vec<LockAddr>> = found
+    let deadlocks: Vec<Vec<LockKey>> = found
         .iter()
         .filter(|f| matches!(f.kind, Kind::SelfDeadlock | Kind::Cycle) && f.certainty >= Certainty::Likely)
-        .map(|f| f.locks.iter().map(|l| l.address).collect())
+        .map(|f| f.locks.iter().map(LockRef::key).collect())
         .collect();
     found.retain(|f| {
         let weaker = f.kind == Kind::OrderInversion || (f.kind == Kind::RootBlocker && f.tasks.is_empty());
-        let explained = |deadlock: &Vec<LockAddr>| f.locks.iter().all(|l| deadlock.contains(&l.address));
+        let explained = |deadlock: &Vec<LockKey>| f.locks.iter().all(|l| deadlock.contains(&l.key()));
         !weaker || !deadlocks.iter().any(explained)
     });
 }

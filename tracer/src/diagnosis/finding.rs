@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::about::About;
 use crate::event::{Context, Evidence, LockKind, LossCause, Mode, TaskState};
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, Tgid, Tid, Timestamp};
+use crate::model::LockKey;
 
 /// Kind of a finding. The names are a contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -199,6 +200,17 @@ pub struct LockRef {
     pub class: Option<Arc<str>>,
     /// Tasks that wait for it directly.
     pub waiters: usize,
+}
+
+impl LockRef {
+    /// Its identity.
+    #[must_use]
+    pub fn key(&self) -> LockKey {
+        LockKey {
+            addr: self.address,
+            spins: self.kind.spins(),
+        }
+    }
 }
 
 /// Common name of a kind of lock.

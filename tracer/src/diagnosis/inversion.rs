@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::finding::{Certainty, Finding, Kind, Name, Party, Severity, Source};
 use super::{About, Draft, Rule, View, phrase};
 use crate::event::{Context, LockKind, TaskState};
-use crate::ids::{CgroupId, LockAddr, Timestamp};
-use crate::model::{LockIx, Model, OrderSeen};
+use crate::ids::{CgroupId, Timestamp};
+use crate::model::{LockIx, LockKey, Model, OrderSeen};
 use crate::view::units;
 
 /// Other pairs of locks that a finding names.
@@ -22,21 +22,21 @@ pub struct Inversion;
 /// What a lock has in common with the other locks of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    /// Its name.
-    Name(Arc<str>),
+    /// Its name, and whether it spins: the spinlock inside of a lock may have the name of that.
+    Name(Arc<str>, bool),
     /// Where it was wanted while the other one was held.
     Site(String),
     /// Nothing is known of it.
-    Lock(LockAddr),
+    Lock(LockKey),
 }
 
 /// Two orders of two locks, or of locks of two classes.
 #[derive(Clone, Copy, Debug)]
 struct Inverted<'m> {
     /// Held and wanted, and by whom.
-    there: ((LockAddr, LockAddr), &'m OrderSeen),
+    there: ((LockKey, LockKey), &'m OrderSeen),
     /// The other order; the same locks reversed unless only their classes are the same.
-    back: ((LockAddr, LockAddr), &'m OrderSeen),
+    back: ((LockKey, LockKey), &'m OrderSeen),
 }
 
 impl Inverted<'_> {
@@ -94,25 +94,26 @@ fn of_same_locks(model: &Model) -> impl Iterator<Item = Inverted<'_>> {
 
 /// Both orders of two classes, each seen on other locks. Of locks of one class nothing follows: a parent is taken before its child.
 fn of_same_classes(model: &Model) -> Vec<([Class; 2], Inverted<'_>)> {
-    type Sightings<'m> = Vec<((LockAddr, LockAddr), &'m [OrderSeen])>;
-    let mut by_class: BTreeMap<(&Arc<str>, &Arc<str>), Sightings<'_>> = BTreeMap::new();
+    type Sightings<'m> = Vec<((LockKey, LockKey), &'m [OrderSeen])>;
+    let mut by_class: BTreeMap<[(&Arc<str>, bool); 2], Sightings<'_>> = BTreeMap::new();
     for (&(held, wanted), seen) in model.orders().iter() {
-        if let (Some(x), Some(y)) = (shared_name(model, held), shared_name(model, wanted))
+        let class = |lock: LockKey| Some((shared_name(model, lock)?, lock.spins));
+        if let (Some(x), Some(y)) = (class(held), class(wanted))
             && x != y
         {
-            by_class.entry((x, y)).or_default().push(((held, wanted), seen));
+            by_class.entry([x, y]).or_default().push(((held, wanted), seen));
         }
     }
     for sightings in by_class.values_mut() {
         sightings.sort_by_key(|(locks, seen)| (seen.first().map(|s| s.time), *locks));
     }
     let mut found = Vec::new();
-    for (&(x, y), there) in by_class.iter().filter(|((x, y), _)| x < y) {
-        let Some(back) = by_class.get(&(y, x)) else { continue };
+    for (&[x, y], there) in by_class.iter().filter(|([x, y], _)| x < y) {
+        let Some(back) = by_class.get(&[y, x]) else { continue };
         let mut pairs = there.iter().flat_map(|t| back.iter().map(move |b| (t, b)));
         let by_two = pairs.find_map(|(t, b)| by_two(t.1, b.1).map(|(there, back)| ((t.0, there), (b.0, back))));
         if let Some((there, back)) = by_two {
-            let classes = [Class::Name(Arc::clone(x)), Class::Name(Arc::clone(y))];
+            let classes = [x, y].map(|(name, spins)| Class::Name(Arc::clone(name), spins));
             found.push((classes, Inverted { there, back }));
         }
     }
@@ -120,8 +121,8 @@ fn of_same_classes(model: &Model) -> Vec<([Class; 2], Inverted<'_>)> {
 }
 
 /// The name of a lock, if it tells what the lock is for: memory without a type of its own does not.
-fn shared_name(model: &Model, lock: LockAddr) -> Option<&Arc<str>> {
-    let class = model.names().lock_class(lock)?;
+fn shared_name(model: &Model, lock: LockKey) -> Option<&Arc<str>> {
+    let class = model.names().lock_class(lock.addr)?;
     (!class.starts_with("kmalloc-")).then_some(class)
 }
 
@@ -130,7 +131,7 @@ fn classes(model: &Model, inverted: &Inverted<'_>) -> [Class; 2] {
     let mut classes = [inverted.there, inverted.back].map(|((_, wanted), seen)| {
         let site = || model.names().site(seen.stack).map(Class::Site);
         shared_name(model, wanted)
-            .map(|name| Class::Name(Arc::clone(name)))
+            .map(|name| Class::Name(Arc::clone(name), wanted.spins))
             .or_else(site)
             .unwrap_or(Class::Lock(wanted))
     });
@@ -152,7 +153,7 @@ fn finding(view: &View<'_>, first: &Inverted<'_>, others: &[Inverted<'_>]) -> Op
     draft.certainty(Certainty::Possible, Severity::Info);
     draft.since(first.since(), true);
     draft.parties(orders.iter().map(|(_, seen)| party(model, seen)).collect());
-    let named = |lock: LockAddr| model.locks().find(lock).map(|ix| phrase::lock_ref(model, ix));
+    let named = |lock: LockKey| model.locks().find(lock).map(|ix| phrase::lock_ref(model, ix));
     let (a, b) = (named(first.there.0.0)?, named(first.there.0.1)?);
     let also = match others.len() {
         0 => String::new(),
@@ -211,7 +212,7 @@ fn pairs(others: &[Inverted<'_>]) -> String {
     let mut shown: Vec<String> = others
         .iter()
         .take(MOST_PAIRS)
-        .map(|inverted| format!("{} and {}", inverted.there.0.0, inverted.there.0.1))
+        .map(|inverted| format!("{} and {}", inverted.there.0.0.addr, inverted.there.0.1.addr))
         .collect();
     if others.len() > MOST_PAIRS {
         shown.push(format!("{} more", others.len() - MOST_PAIRS));

@@ -108,7 +108,8 @@ impl<'v, 'm> Draft<'v, 'm> {
             };
         }
         for lock in locks.iter().filter_map(|&l| self.view.model.locks().get(l)) {
-            let _ = write!(id, ":{:#x}", lock.addr.0);
+            let spins = if lock.kind.spins() { "spin-" } else { "" };
+            let _ = write!(id, ":{spins}{:#x}", lock.addr.0);
         }
         self.finding.id = FindingId(Arc::from(id));
     }

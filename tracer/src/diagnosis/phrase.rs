@@ -7,7 +7,7 @@ use super::about::About;
 use super::finding::{LockRef, Name, Party};
 use super::graph::{Blocked, Graph};
 use crate::event::{Actor, Context, Dependency, Evidence, LockKind, LossCause, TaskState};
-use crate::ids::{CgroupId, LockAddr, StackId, Tgid, Tid, Timestamp};
+use crate::ids::{CgroupId, KernelAddr, LockAddr, StackId, Tgid, Tid, Timestamp};
 use crate::model::{ActorIx, LockIx, Model};
 
 /// Name of an actor.
@@ -139,19 +139,21 @@ pub fn dependency(model: &Model, dependency: Dependency) -> String {
     match dependency {
         Dependency::WorkFlush { function } => format!("work {} to be flushed", model.names().code(function)),
         Dependency::WorkqueueFlush { workqueue } => format!("workqueue {workqueue} to be flushed"),
-        Dependency::Completion { completion } => {
-            let name = model.names().lock_name(LockAddr(completion.0));
-            name.map_or_else(
-                || format!("completion {completion}"),
-                |n| format!("completion {} ({completion})", n.name),
-            )
-        }
+        Dependency::Completion { completion } => object(model, "completion", completion),
+        Dependency::WaitQueueHead { queue } => object(model, "wait queue", queue),
         Dependency::Ipi { cpu } => format!("CPU {cpu} to answer an interrupt"),
         Dependency::BlockIo => "block I/O".to_owned(),
         Dependency::PageLock => "a locked page".to_owned(),
         Dependency::RcuGracePeriod => "an RCU grace period".to_owned(),
         Dependency::Stop => "a signal or its tracer".to_owned(),
         Dependency::WaitQueue => "a wake-up".to_owned(),
+    }
+}
+
+fn object(model: &Model, what: &str, addr: KernelAddr) -> String {
+    match model.names().lock_name(LockAddr(addr.0)) {
+        Some(named) => format!("{what} {} ({addr})", named.name),
+        None => format!("{what} {addr}"),
     }
 }
 
@@ -167,7 +169,7 @@ pub fn dependency_kind(dependency: Dependency) -> &'static str {
         Dependency::PageLock => "page-lock",
         Dependency::RcuGracePeriod => "rcu-grace-period",
         Dependency::Stop => "stop",
-        Dependency::WaitQueue => "wait-queue",
+        Dependency::WaitQueue | Dependency::WaitQueueHead { .. } => "wait-queue",
     }
 }
 

@@ -34,7 +34,7 @@ fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
         (_, Some(owner)) => format!("{owner} and {waited}"),
     };
     let actor = model.actors().find(event.task.key);
-    let locks: Vec<LockIx> = model.locks().find(event.lock).into_iter().collect();
+    let locks: Vec<LockIx> = model.locks().at(event.lock).take(1).collect();
     let mut draft = Draft::new(view, Kind::ReinitInUse, actor.as_slice(), &locks);
     // Waits that were told of only later had begun by then, too.
     let known = seen.known_waiters.max(waiting_then(model, &locks, seen));

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::arena::{ActorIx, Arena, LockIx, WaitIx};
+use super::locks::LockKey;
 use super::steady::{Span, Steady};
 use crate::event::{Activity, Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState, TimeSpent};
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tid, Timestamp};
@@ -36,7 +37,15 @@ pub struct ActorEntry {
     pub last_seen: Timestamp,
     /// When the oldest event about it happened.
     pub first_seen: Timestamp,
-    ended: [(LockAddr, Timestamp); 2],
+    ended: [Ended; 2],
+}
+
+/// The end of a wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ended {
+    addr: LockAddr,
+    spins: Option<bool>,
+    time: Timestamp,
 }
 
 /// The newest state of a thread.
@@ -73,6 +82,8 @@ pub struct Depends {
     pub seen: Span,
     /// Times at which it was read.
     pub reads: u32,
+    /// Context switches of the sleeping waiter at the newest read, where they are known.
+    pub asleep: Option<u64>,
     /// Stack of the waiter.
     pub stack: StackId,
     /// Who says so.
@@ -104,7 +115,7 @@ impl ActorEntry {
             gone: None,
             last_seen: time,
             first_seen: time,
-            ended: [(LockAddr(0), Timestamp(0)); 2],
+            ended: [Ended::default(); 2],
         }
     }
 
@@ -146,25 +157,59 @@ impl ActorEntry {
         })
     }
 
+    /// Whether the sample of `time`, the newest, shows that it has run since its dependency was last seen: then that wait is over, or
+    /// its end is being looked at. No event tells the end of such a wait.
+    #[must_use]
+    pub fn has_left_dependency(&self, time: Timestamp) -> bool {
+        let (Some(depends), Some(sample)) = (self.dependency.as_deref(), self.sample) else {
+            return false;
+        };
+        // What a CPU waits for, it waits for while it runs.
+        if depends.evidence == Evidence::CpuSample || sample.time != time || time <= depends.seen.last {
+            return false;
+        }
+        let awake = matches!(
+            sample.state,
+            TaskState::Running | TaskState::Runnable | TaskState::Exited
+        );
+        let slept = depends.asleep.zip(self.asleep.map(|a| a.value));
+        awake || slept.is_some_and(|(then, now)| then != now)
+    }
+
     /// The wait it is stuck in now: the innermost one.
     #[must_use]
     pub fn innermost(&self) -> Option<WaitIx> {
         self.waits.last().copied()
     }
 
-    /// Remembers the end of a wait, so that a late or repeated begin does not revive it.
-    pub fn remember_end(&mut self, lock: LockAddr, time: Timestamp) {
-        if let Some(known) = self.ended.iter_mut().find(|(l, _)| *l == lock) {
-            known.1 = known.1.max(time);
+    /// Remembers the end of a wait, so that a late or repeated begin does not revive it. `spins`: what kind of lock was waited
+    /// for, where that is known.
+    pub fn remember_end(&mut self, addr: LockAddr, spins: Option<bool>, time: Timestamp) {
+        let new = Ended { addr, spins, time };
+        if let Some(known) = self.ended.iter_mut().find(|e| (e.addr, e.spins) == (addr, spins)) {
+            known.time = known.time.max(time);
         } else {
-            self.ended = [(lock, time), self.ended[0]];
+            self.ended = [new, self.ended[0]];
         }
     }
 
-    /// Whether a wait for `lock` seen at `time` had ended by then.
+    /// Whether a wait for this lock seen at `time` had ended by then.
     #[must_use]
-    pub fn has_ended(&self, lock: LockAddr, time: Timestamp) -> bool {
-        self.ended.iter().any(|&(l, ended)| l == lock && time <= ended) || self.gone.is_some_and(|gone| time <= gone)
+    pub fn has_ended(&self, lock: LockKey, time: Timestamp) -> bool {
+        let over = |e: &Ended| e.addr == lock.addr && e.spins.is_none_or(|spins| spins == lock.spins) && time <= e.time;
+        self.ended.iter().any(over) || self.is_gone_at(time)
+    }
+
+    /// Whether this very end of a wait at `addr` was told before; `spins` as for [`Self::remember_end`].
+    #[must_use]
+    pub fn knows_end(&self, addr: LockAddr, spins: Option<bool>, time: Timestamp) -> bool {
+        let same = |e: &Ended| e.spins.is_none() || spins.is_none() || e.spins == spins;
+        let known = |e: &Ended| e.addr == addr && same(e) && time <= e.time;
+        self.ended.iter().any(known) || self.is_gone_at(time)
+    }
+
+    fn is_gone_at(&self, time: Timestamp) -> bool {
+        self.gone.is_some_and(|gone| time <= gone)
     }
 
     /// Takes in a sample of the thread's state. Late ones only check what is known, they replace nothing.

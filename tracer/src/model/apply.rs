@@ -46,6 +46,10 @@ impl Model {
         }
         entry.gone = None;
         entry.take_sample(time, sample);
+        if entry.has_left_dependency(time) {
+            entry.dependency = None;
+            self.depending.remove(&actor);
+        }
     }
 
     /// A thread that is not known is none that anybody asks about.
@@ -139,6 +143,7 @@ impl Model {
         if entry.gone.is_some_and(|gone| time <= gone) {
             return;
         }
+        let asleep = entry.asleep.map(|a| a.value);
         match entry.dependency.as_deref_mut() {
             Some(known) if known.dependency == sample.dependency && known.on == on => {
                 known.since = match (known.since, sample.since) {
@@ -149,6 +154,7 @@ impl Model {
                     known.seen.extend(time);
                     known.reads = known.reads.saturating_add(1);
                     known.evidence = sample.evidence;
+                    known.asleep = asleep;
                     if sample.stack.0 != 0 {
                         known.stack = sample.stack;
                     }
@@ -163,6 +169,7 @@ impl Model {
                     since: sample.since,
                     seen: Span::at(time),
                     reads: 1,
+                    asleep,
                     stack: sample.stack,
                     evidence: sample.evidence,
                 }));
@@ -189,9 +196,10 @@ impl Model {
         self.task(time, &reinit.task);
         let known_waiters = self
             .locks
-            .find(reinit.lock)
-            .and_then(|l| self.locks.get(l))
-            .map_or(0, |l| l.waiters.len());
+            .at(reinit.lock)
+            .filter_map(|l| self.locks.get(l))
+            .map(|l| l.waiters.len())
+            .sum();
         let seen = ReinitSeen {
             time,
             event: reinit.clone(),

@@ -116,6 +116,15 @@ impl LockEntry {
         }
     }
 
+    /// Its identity.
+    #[must_use]
+    pub fn key(&self) -> LockKey {
+        LockKey {
+            addr: self.addr,
+            spins: self.kind.spins(),
+        }
+    }
+
     /// Who holds it, as the newest evidence says; an exclusive acquisition or a release after the last read counts.
     #[must_use]
     pub fn held(&self) -> Held {
@@ -163,11 +172,34 @@ impl LockEntry {
     }
 }
 
-/// All locks by address.
+/// Identity of a lock: see [`LockKind::spins`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockKey {
+    /// Its address.
+    pub addr: LockAddr,
+    /// Whether it is a spinning lock.
+    pub spins: bool,
+}
+
+impl LockKey {
+    /// The sleeping lock at this address.
+    #[must_use]
+    pub fn sleeping(addr: LockAddr) -> Self {
+        Self { addr, spins: false }
+    }
+
+    /// The spinning lock at this address.
+    #[must_use]
+    pub fn spinning(addr: LockAddr) -> Self {
+        Self { addr, spins: true }
+    }
+}
+
+/// All locks.
 #[derive(Debug, Default)]
 pub struct Locks {
     entries: Arena<LockIx, LockEntry>,
-    by_addr: FxHashMap<LockAddr, LockIx>,
+    by_key: FxHashMap<LockKey, LockIx>,
 }
 
 impl Locks {
@@ -182,10 +214,17 @@ impl Locks {
         self.entries.get_mut(ix)
     }
 
-    /// The lock at this address.
+    /// The lock with this identity.
     #[must_use]
-    pub fn find(&self, addr: LockAddr) -> Option<LockIx> {
-        self.by_addr.get(&addr).copied()
+    pub fn find(&self, key: LockKey) -> Option<LockIx> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// The locks at this address: at most a sleeping and a spinning one, in this order.
+    pub fn at(&self, addr: LockAddr) -> impl Iterator<Item = LockIx> + '_ {
+        [LockKey::sleeping(addr), LockKey::spinning(addr)]
+            .into_iter()
+            .filter_map(|key| self.find(key))
     }
 
     /// All locks.
@@ -211,33 +250,56 @@ impl Locks {
         self.entries.slots()
     }
 
-    /// The lock at `addr`; creates it when it is new. A known kind is never replaced by [`LockKind::Unknown`], and a
-    /// ww_mutex stays one when a source that cannot tell calls it a mutex.
+    /// The lock of this kind at `addr`; creates it when it is new. A known kind is never replaced by [`LockKind::Unknown`], which
+    /// stands for whatever lock is known at the address, and a ww_mutex stays one when a source that cannot tell calls it a mutex.
     pub fn resolve(&mut self, addr: LockAddr, kind: LockKind, time: Timestamp) -> LockIx {
-        let Some(&ix) = self.by_addr.get(&addr) else {
-            let ix = self.entries.insert(LockEntry::new(addr, kind, time));
-            self.by_addr.insert(addr, ix);
+        let Some(ix) = self.known(addr, kind) else {
+            let entry = LockEntry::new(addr, kind, time);
+            let key = entry.key();
+            let ix = self.entries.insert(entry);
+            self.by_key.insert(key, ix);
             return ix;
         };
         if let Some(entry) = self.entries.get_mut(ix) {
             let vaguer = kind == LockKind::Unknown
                 || (kind == LockKind::Mutex && entry.kind == LockKind::WwMutex && !entry.waiters.is_empty());
-            if entry.kind != kind && !vaguer && time >= entry.last_seen {
-                if entry.waiters.is_empty() {
+            if entry.kind != kind && !vaguer && (time >= entry.last_seen || entry.kind == LockKind::Unknown) {
+                if entry.waiters.is_empty() && entry.kind != LockKind::Unknown {
                     // The memory has become another lock.
                     entry.contention = None;
                 }
+                let (before, after) = (
+                    entry.key(),
+                    LockKey {
+                        addr,
+                        spins: kind.spins(),
+                    },
+                );
                 entry.kind = kind;
+                if before != after {
+                    self.by_key.remove(&before);
+                    self.by_key.insert(after, ix);
+                }
             }
             entry.last_seen = entry.last_seen.max(time);
         }
         ix
     }
 
+    /// The entry that `kind` at `addr` belongs to. One whose kind nobody has told yet may become either.
+    fn known(&self, addr: LockAddr, kind: LockKind) -> Option<LockIx> {
+        let sleeping = self.find(LockKey::sleeping(addr));
+        if !kind.spins() && (sleeping.is_some() || kind != LockKind::Unknown) {
+            return sleeping;
+        }
+        let unknown = |ix: &LockIx| self.get(*ix).is_some_and(|entry| entry.kind == LockKind::Unknown);
+        self.find(LockKey::spinning(addr)).or_else(|| sleeping.filter(unknown))
+    }
+
     /// Forgets a lock that nothing refers to.
     pub fn forget(&mut self, ix: LockIx) {
         if let Some(entry) = self.entries.remove(ix) {
-            self.by_addr.remove(&entry.addr);
+            self.by_key.remove(&entry.key());
         }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 pub use actors::{ActorEntry, Actors, Depends, Sampled, is_asleep};
 pub use arena::{ActorIx, Arena, Index, LockIx, WaitIx};
-pub use locks::{Candidate, Held, LockEntry, Locks, OwnerRead};
+pub use locks::{Candidate, Held, LockEntry, LockKey, Locks, OwnerRead};
 pub use loss::Losses;
 pub use names::Names;
 pub use orders::{OrderSeen, Orders};

@@ -6,8 +6,9 @@ use rustc_hash::FxHashMap;
 
 use super::Model;
 use super::arena::WaitIx;
+use super::locks::LockKey;
 use crate::event::{LockKind, TaskRef};
-use crate::ids::{LockAddr, StackId, Timestamp};
+use crate::ids::{StackId, Timestamp};
 
 /// One sighting of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +24,12 @@ pub struct OrderSeen {
 /// (held, wanted) pairs with at most two sightings each, by different tasks.
 #[derive(Debug, Default)]
 pub struct Orders {
-    pairs: FxHashMap<(LockAddr, LockAddr), Vec<OrderSeen>>,
-    age: VecDeque<(LockAddr, LockAddr)>,
+    pairs: FxHashMap<(LockKey, LockKey), Vec<OrderSeen>>,
+    age: VecDeque<(LockKey, LockKey)>,
 }
 
 impl Orders {
-    fn note(&mut self, held: LockAddr, wanted: LockAddr, seen: OrderSeen, max: usize) {
+    fn note(&mut self, held: LockKey, wanted: LockKey, seen: OrderSeen, max: usize) {
         let known = self.pairs.entry((held, wanted)).or_insert_with(|| {
             self.age.push_back((held, wanted));
             Vec::new()
@@ -45,12 +46,12 @@ impl Orders {
 
     /// Sightings of `wanted` being wanted while `held` was held.
     #[must_use]
-    pub fn seen(&self, held: LockAddr, wanted: LockAddr) -> &[OrderSeen] {
+    pub fn seen(&self, held: LockKey, wanted: LockKey) -> &[OrderSeen] {
         self.pairs.get(&(held, wanted)).map_or(&[], Vec::as_slice)
     }
 
     /// All pairs, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&(LockAddr, LockAddr), &Vec<OrderSeen>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&(LockKey, LockKey), &Vec<OrderSeen>)> {
         self.pairs.iter()
     }
 }
@@ -85,7 +86,8 @@ impl Model {
                 time,
                 stack: wait.stack,
             };
-            self.orders.note(held.addr, wanted.addr, seen, self.settings.max_orders);
+            self.orders
+                .note(held.key(), wanted.key(), seen, self.settings.max_orders);
         }
     }
 }

@@ -143,13 +143,13 @@ impl Model {
     fn end_unreported(&mut self, over: Vec<WaitIx>, time: Timestamp) {
         for ix in over {
             self.unseen_ends += 1;
-            if let Some((waiter, addr, seen)) = self
+            if let Some((waiter, lock, seen)) = self
                 .waits
                 .get(ix)
-                .and_then(|w| Some((w.waiter, self.locks.get(w.lock)?.addr, w.seen.last)))
+                .and_then(|w| Some((w.waiter, self.locks.get(w.lock)?.key(), w.seen.last)))
                 && let Some(actor) = self.actors.get_mut(waiter)
             {
-                actor.remember_end(addr, seen);
+                actor.remember_end(lock.addr, Some(lock.spins), seen);
             }
             self.end_wait(ix, time);
         }

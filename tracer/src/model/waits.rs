@@ -3,7 +3,7 @@
 use super::Model;
 use super::actors::ActorEntry;
 use super::arena::{ActorIx, LockIx, WaitIx};
-use super::locks::OwnerRead;
+use super::locks::{LockKey, OwnerRead};
 use super::stats::Contention;
 use super::steady::{Span, Steady};
 use crate::event::{Evidence, LockKind, LossCause, Mode, Owner, Phase, Queued, WaitEnd, WaitSample};
@@ -108,7 +108,11 @@ impl Model {
         let Some(actor) = self.actors.get_mut(waiter) else {
             return;
         };
-        if actor.has_ended(sample.lock, time) {
+        let key = LockKey {
+            addr: sample.lock,
+            spins: sample.kind.spins(),
+        };
+        if actor.has_ended(key, time) {
             return;
         }
         // Whatever was thought of it, it acts: it is not gone.
@@ -296,19 +300,22 @@ impl Model {
 
     pub(super) fn apply_wait_end(&mut self, time: Timestamp, end: &WaitEnd) {
         let waiter = self.actor(time, end.waiter, None);
-        let lock = self.locks.resolve(end.lock, LockKind::Unknown, time);
+        let known = self.ended_wait(waiter, end, time);
+        let lock = match known.and_then(|ix| self.waits.get(ix)) {
+            Some(wait) => wait.lock,
+            None => self.locks.resolve(end.lock, LockKind::Unknown, time),
+        };
+        let spins = known.and_then(|_| self.locks.get(lock)).map(|l| l.kind.spins());
         let Some(actor) = self.actors.get_mut(waiter) else {
             return;
         };
-        if actor.has_ended(end.lock, time) {
+        if actor.knows_end(end.lock, spins, time) {
             return;
         }
-        actor.remember_end(end.lock, time);
-        let known = actor
-            .waits
-            .iter()
-            .copied()
-            .find(|&w| self.waits.get(w).is_some_and(|w| w.lock == lock));
+        actor.remember_end(end.lock, spins, time);
+        if let Some(entry) = self.locks.get_mut(lock) {
+            entry.last_seen = entry.last_seen.max(time);
+        }
         let mut exclusive = false;
         if let Some(ix) = known {
             self.note_orders(ix, time);
@@ -324,6 +331,18 @@ impl Model {
         if end.result == 0 && known.is_some() {
             self.ownership_changed(lock, time, exclusive.then_some(waiter));
         }
+    }
+
+    /// The wait which this end belongs to. A sleeper on a semaphore or an rt_mutex may at the same time spin for the lock at the same
+    /// address that protects it: the one that began when the end says, else the inner one.
+    fn ended_wait(&self, waiter: ActorIx, end: &WaitEnd, time: Timestamp) -> Option<WaitIx> {
+        let began = time - end.waited;
+        let at_address = |w: &Wait| self.locks.get(w.lock).is_some_and(|l| l.addr == end.lock);
+        let waits = self.actors.get(waiter)?.waits.iter().rev();
+        waits
+            .filter_map(|&ix| self.waits.get(ix).filter(|w| at_address(w)).map(|w| (ix, w)))
+            .min_by_key(|(_, w)| w.since.unwrap_or(w.seen.first).0.abs_diff(began.0))
+            .map(|(ix, _)| ix)
     }
 
     /// Ends a wait of which the end was told, unless the end belongs to an earlier wait for the same lock.

@@ -124,6 +124,6 @@ fn in_lock_finding(model: &Model, actor: &ActorEntry, findings: &[Finding]) -> b
     lock.is_some_and(|lock| {
         findings
             .iter()
-            .any(|f| f.tasks.is_empty() && f.locks.iter().any(|l| l.address == lock.addr))
+            .any(|f| f.tasks.is_empty() && f.locks.iter().any(|l| l.key() == lock.key()))
     })
 }

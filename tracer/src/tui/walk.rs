@@ -267,16 +267,16 @@ fn next_hop(report: &Report, subject: &Subject) -> Option<Subject> {
         Subject::Finding(id) => {
             let finding = report.findings.iter().find(|f| f.id == *id)?;
             let task = finding.tasks.first().map(|t| Subject::task(&t.name));
-            task.or_else(|| finding.locks.first().map(|l| Subject::Lock(l.address)))
+            task.or_else(|| finding.locks.first().map(|l| Subject::Lock(l.key())))
         }
         Subject::Task(who) => {
             let task = report.tasks.iter().find(|t| Who::from(&t.name) == *who)?;
             let lock = task.wait.as_ref().and_then(|w| w.lock.as_ref());
-            lock.map(|l| Subject::Lock(l.address))
+            lock.map(|l| Subject::Lock(l.key()))
                 .or_else(|| Some(Subject::task(&report.tasks.get(task.blocked_by?)?.name)))
         }
-        Subject::Lock(address) => {
-            let row = report.locks.iter().find(|l| l.lock.address == *address)?;
+        Subject::Lock(key) => {
+            let row = report.locks.iter().find(|l| l.lock.key() == *key)?;
             match &row.owner {
                 OwnerRow::Task { name } | OwnerRow::Handed { name } => Some(Subject::task(name)),
                 OwnerRow::Unrecorded { candidates, .. } => candidates.first().map(Subject::task),

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 
 use super::units::{count, duration, instant};
 use crate::diagnosis::{Finding, LockRef, Name, Severity};
-use crate::ids::{LockAddr, Tid};
+use crate::ids::Tid;
+use crate::model::LockKey;
 use crate::report::{OwnerRow, Report, TaskRow, WaitRow};
 
 /// Waiters of one lock that are drawn; the rest is one box with their number, unless somebody waits for them in turn.
@@ -42,8 +43,8 @@ pub fn graph(out: &mut impl Write, report: &Report, finding: Option<&Finding>) -
             )?;
         }
     }
-    for (address, lock) in &drawing.locks {
-        let style = if marked.locks.contains(address) {
+    for (key, lock) in &drawing.locks {
+        let style = if marked.locks.contains(key) {
             ", color=red, penwidth=2"
         } else {
             ""
@@ -51,7 +52,7 @@ pub fn graph(out: &mut impl Write, report: &Report, finding: Option<&Finding>) -
         writeln!(
             out,
             "  {} [shape=ellipse, label={}{style}];",
-            lock_node(*address),
+            lock_node(*key),
             quoted(&lock_label(lock))
         )?;
     }
@@ -60,17 +61,17 @@ pub fn graph(out: &mut impl Write, report: &Report, finding: Option<&Finding>) -
             wait_edge(out, report, row, task, &drawing)?;
         }
     }
-    for (address, folded) in &drawing.folded {
-        let name = format!("more_{:x}", address.0);
+    for (key, folded) in &drawing.folded {
+        let name = format!("more_{}", lock_node(*key));
         writeln!(
             out,
             "  {name} [shape=box, style=dashed, label={}];",
             quoted(&format!("and {}", count(*folded, "more waiter")))
         )?;
-        writeln!(out, "  {name} -> {};", lock_node(*address))?;
+        writeln!(out, "  {name} -> {};", lock_node(*key))?;
     }
-    for (address, lock) in &drawing.locks {
-        owner_edges(out, report, *address, lock, &drawing)?;
+    for lock in drawing.locks.values() {
+        owner_edges(out, report, lock, &drawing)?;
     }
     writeln!(out, "}}")
 }
@@ -78,8 +79,8 @@ pub fn graph(out: &mut impl Write, report: &Report, finding: Option<&Finding>) -
 /// What is drawn.
 struct Drawing<'r> {
     rows: BTreeSet<usize>,
-    locks: BTreeMap<LockAddr, &'r LockRef>,
-    folded: BTreeMap<LockAddr, usize>,
+    locks: BTreeMap<LockKey, &'r LockRef>,
+    folded: BTreeMap<LockKey, usize>,
 }
 
 impl<'r> Drawing<'r> {
@@ -89,25 +90,25 @@ impl<'r> Drawing<'r> {
             Some(_) => connected(report, marked),
         };
         let mut locks = BTreeMap::new();
-        let mut by_lock: BTreeMap<LockAddr, Vec<usize>> = BTreeMap::new();
+        let mut by_lock: BTreeMap<LockKey, Vec<usize>> = BTreeMap::new();
         for &row in &rows {
             let Some(task) = report.tasks.get(row) else { continue };
             if let Some(lock) = task.wait.as_ref().and_then(|wait| wait.lock.as_ref()) {
-                locks.insert(lock.address, lock);
+                locks.insert(lock.key(), lock);
                 let leaf = task.blocks.is_empty() && !marked.tasks.contains_key(&task.name.tid);
                 if leaf {
-                    by_lock.entry(lock.address).or_default().push(row);
+                    by_lock.entry(lock.key()).or_default().push(row);
                 }
             }
         }
         let mut folded = BTreeMap::new();
-        for (address, leaves) in by_lock {
+        for (key, leaves) in by_lock {
             if leaves.len() > MAX_WAITERS {
                 let rest = leaves.get(MAX_WAITERS - 1..).unwrap_or_default();
                 rest.iter().for_each(|row| {
                     rows.remove(row);
                 });
-                folded.insert(address, rest.len());
+                folded.insert(key, rest.len());
             }
         }
         Self { rows, locks, folded }
@@ -117,11 +118,7 @@ impl<'r> Drawing<'r> {
 /// Rows of a finding's parties, of everybody behind them and of everybody they wait for.
 fn connected(report: &Report, marked: &Marked) -> BTreeSet<usize> {
     let party = |(_, task): &(usize, &TaskRow)| {
-        let waits_for = task
-            .wait
-            .as_ref()
-            .and_then(|wait| wait.lock.as_ref())
-            .map(|lock| lock.address);
+        let waits_for = task.wait.as_ref().and_then(|wait| wait.lock.as_ref()).map(LockRef::key);
         marked.tasks.contains_key(&task.name.tid) || waits_for.is_some_and(|lock| marked.locks.contains(&lock))
     };
     let mut todo: Vec<usize> = report
@@ -145,7 +142,7 @@ fn connected(report: &Report, marked: &Marked) -> BTreeSet<usize> {
 /// What findings are about.
 struct Marked {
     tasks: BTreeMap<Tid, Severity>,
-    locks: BTreeSet<LockAddr>,
+    locks: BTreeSet<LockKey>,
 }
 
 impl Marked {
@@ -160,7 +157,7 @@ impl Marked {
                 let severity = marked.tasks.entry(party.name.tid).or_insert(finding.severity);
                 *severity = (*severity).max(finding.severity);
             }
-            marked.locks.extend(finding.locks.iter().map(|lock| lock.address));
+            marked.locks.extend(finding.locks.iter().map(LockRef::key));
         }
         marked
     }
@@ -179,8 +176,9 @@ fn node(row: usize) -> String {
     format!("task_{row}")
 }
 
-fn lock_node(address: LockAddr) -> String {
-    format!("lock_{:x}", address.0)
+fn lock_node(lock: LockKey) -> String {
+    let spins = if lock.spins { "spin_" } else { "" };
+    format!("{spins}lock_{:x}", lock.addr.0)
 }
 
 fn task_label(task: &TaskRow) -> String {
@@ -220,9 +218,9 @@ fn wait_edge(
             ""
         };
         let label = quoted(&format!("{}{mode}", waited(wait)));
-        writeln!(out, "  {} -> {} [label={label}];", node(row), lock_node(lock.address))?;
+        writeln!(out, "  {} -> {} [label={label}];", node(row), lock_node(lock.key()))?;
         // Where the lock names nobody, the graph may: a task that was found to stand before this one.
-        let recorded = report.locks.iter().find(|known| known.lock.address == lock.address);
+        let recorded = report.locks.iter().find(|known| known.lock.key() == lock.key());
         let named = match recorded.map(|known| &known.owner) {
             Some(OwnerRow::Task { .. } | OwnerRow::Handed { .. }) => true,
             Some(OwnerRow::Unrecorded { candidates, .. }) => !candidates.is_empty(),
@@ -255,18 +253,12 @@ fn wait_edge(
     }
 }
 
-fn owner_edges(
-    out: &mut impl Write,
-    report: &Report,
-    address: LockAddr,
-    lock: &LockRef,
-    drawing: &Drawing<'_>,
-) -> io::Result<()> {
-    let from = lock_node(address);
+fn owner_edges(out: &mut impl Write, report: &Report, lock: &LockRef, drawing: &Drawing<'_>) -> io::Result<()> {
+    let from = lock_node(lock.key());
     let mut edge = |name: &Name, style: &str| match row_of(report, name).filter(|row| drawing.rows.contains(row)) {
         Some(row) => writeln!(out, "  {from} -> {} [{style}];", node(row)),
         None => {
-            let holder = format!("holder_{:x}_{}", address.0, name.tid);
+            let holder = format!("holder_{from}_{}", name.tid);
             writeln!(out, "  {holder} [shape=box, label={}];", quoted(&name.to_string()))?;
             writeln!(out, "  {from} -> {holder} [{style}];")
         }
@@ -274,7 +266,7 @@ fn owner_edges(
     match report
         .locks
         .iter()
-        .find(|known| known.lock.address == lock.address)
+        .find(|known| known.lock.key() == lock.key())
         .map(|known| &known.owner)
     {
         Some(OwnerRow::Task { name }) => edge(name, "label=\"held by\""),

@@ -10,7 +10,7 @@ use super::json::SCHEMA_VERSION;
 use crate::event::Event;
 
 /// Fields that hold addresses, raw words or hashes, alone or in lists.
-const HEXADECIMAL: [&str; 12] = [
+const HEXADECIMAL: [&str; 13] = [
     "lock",
     "owner_word",
     "addr",
@@ -20,6 +20,7 @@ const HEXADECIMAL: [&str; 12] = [
     "function",
     "workqueue",
     "completion",
+    "queue",
     "work",
     "Unreadable",
     "unreadable",

@@ -5,12 +5,14 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::json::SCHEMA_VERSION;
 use crate::event::{Actor, Body, Context, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, TaskRef};
 use crate::ids::{CpuId, LockAddr, Nanos, Tgid, Tid, Timestamp};
 
 /// One tuple as JSON shows it.
 #[derive(Debug, Serialize)]
 struct Tuple<'a> {
+    schema_version: u32,
     r#type: &'static str,
     event: &'static str,
     time: Timestamp,
@@ -84,6 +86,7 @@ pub fn text(event: &Event, to: &mut impl Write) -> io::Result<()> {
 
 fn tuple(event: &Event) -> Option<Tuple<'_>> {
     let empty = |name, waiter, lock: LockAddr| Tuple {
+        schema_version: SCHEMA_VERSION,
         r#type: "tuple",
         event: name,
         time: event.time,

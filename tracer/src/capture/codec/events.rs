@@ -373,6 +373,7 @@ variants!(Dependency, "dependency" {
     RcuGracePeriod = 6,
     Stop = 7,
     WaitQueue = 8,
+    WaitQueueHead { queue } = 9,
 });
 variants!(Activity, "activity" {
     Work { function, workqueue } = 0,

@@ -199,6 +199,13 @@ const FUNCTIONS: &[(Class, &[&str])] = &[
     ),
 ];
 
+/// Wake functions of `wait_event`, `prepare_to_wait`, `add_wait_queue` and `wait_woken` (kernel/sched/wait.c, core.c; 5.10 to 6.18).
+const WAKERS: [&str; 3] = [
+    "autoremove_wake_function",
+    "default_wake_function",
+    "woken_wake_function",
+];
+
 /// Functions whose address itself, as a pointer, stands in a record on a stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pointers {
@@ -206,6 +213,8 @@ pub struct Pointers {
     pub barrier: Option<u64>,
     /// `percpu_rwsem_wake_function`: wakes who waits in the queue of a percpu-rwsem.
     pub percpu_wake: Option<u64>,
+    /// What wakes who waits in an ordinary wait queue.
+    pub queue_wake: [Option<u64>; WAKERS.len()],
 }
 
 /// Code of the running kernel, as far as it tells what a thread waits for.
@@ -238,6 +247,7 @@ impl CodeMap {
             Pointers {
                 barrier: pointer("wq_barrier_func"),
                 percpu_wake: pointer("percpu_rwsem_wake_function"),
+                queue_wake: WAKERS.map(pointer),
             },
         )
     }

@@ -22,19 +22,29 @@ pub struct Depends {
     pub evidence: Evidence,
 }
 
+/// On which lists threads were found that are no locks' lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Queues<'q> {
+    /// Addresses of completions.
+    pub completions: &'q [(ThreadIx, u64)],
+    /// Addresses of wait queue heads.
+    pub wait_queues: &'q [(ThreadIx, u64)],
+}
+
 /// Names what the `sleepers` wait for, each by the best of: a barrier or flusher record, a completion on whose list it stands,
-/// the functions on its stack, its I/O flag.
+/// the functions on its stack, its I/O flag, a wait queue on whose list it stands.
 #[must_use]
 pub fn depends(
     sleepers: &BTreeSet<ThreadIx>,
     flushes: &[Flush],
-    completions: &[(ThreadIx, u64)],
+    queues: Queues<'_>,
     threads: &Threads,
     o: &KernelOffsets,
     code: &CodeMap,
 ) -> Vec<Depends> {
     let flushes: BTreeMap<ThreadIx, &Flush> = flushes.iter().map(|flush| (flush.thread, flush)).collect();
-    let completions: BTreeMap<ThreadIx, u64> = completions.iter().copied().collect();
+    let completions: BTreeMap<ThreadIx, u64> = queues.completions.iter().copied().collect();
+    let wait_queues: BTreeMap<ThreadIx, u64> = queues.wait_queues.iter().copied().collect();
     let exits: BTreeMap<u64, ThreadIx> = threads
         .iter()
         .filter(|(_, thread)| thread.record.kthread != 0)
@@ -70,7 +80,15 @@ pub fn depends(
                 return Some(depends(Dependency::PageLock, None, Evidence::StackFrames));
             }
             let in_io = thread.state() == TaskState::InIo || called.contains(&Class::BlockIo);
-            in_io.then(|| depends(Dependency::BlockIo, None, Evidence::StackFrames))
+            if in_io {
+                return Some(depends(Dependency::BlockIo, None, Evidence::StackFrames));
+            }
+            let queue = KernelAddr(*wait_queues.get(&ix)?);
+            Some(depends(
+                Dependency::WaitQueueHead { queue },
+                None,
+                Evidence::WaiterRecord,
+            ))
         })
         .collect()
 }

@@ -128,12 +128,11 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
     refuse_impossible_owners(&mut locks, &waits, threads);
     let candidates = holders::search(&wanted(&locks, &waits, kernel), threads, o, code, kernel.own);
     let workers = work::workers(threads, o, &mut words)?;
-    let completions: Vec<(ThreadIx, u64)> = lists
-        .queued
-        .iter()
-        .filter(|q| q.queue == Queue::Completion)
-        .map(|q| (q.thread, q.object))
-        .collect();
+    let on = |queue: Queue| -> Vec<(ThreadIx, u64)> {
+        let queued = lists.queued.iter().filter(|q| q.queue == queue);
+        queued.map(|q| (q.thread, q.object)).collect()
+    };
+    let (completions, wait_queues) = (on(Queue::Completion), on(Queue::Event));
     let mut flushes = work::flushes(threads, &workers, o, code, &mut words)?;
     flushes.extend(work::queue_flushes(
         &completions,
@@ -161,7 +160,17 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
         })
         .map(|(ix, _)| ix)
         .collect();
-    found.depends = depends::depends(&sleepers, &flushes, &completions, threads, o, code);
+    found.depends = depends::depends(
+        &sleepers,
+        &flushes,
+        depends::Queues {
+            completions: &completions,
+            wait_queues: &wait_queues,
+        },
+        threads,
+        o,
+        code,
+    );
     found.changing = lists.open.iter().filter(|ix| !waits.contains_key(ix)).count();
     found.involved = involved::involved(&waits, &found.depends, &locks, &candidates, threads, kernel.own);
     let waiters = waits

@@ -97,9 +97,10 @@ pub fn read(threads: &Threads, o: &KernelOffsets, code: &CodeMap, words: &mut Wo
         Some(words.get(prev) == Some(node) || words.get(next.wrapping_add(8)) == Some(node))
     };
     let linked = rings.open.keys().filter(|node| is_linked(**node) == Some(true));
-    lists
-        .open
-        .extend(linked.filter_map(|node| nodes.get(node)).map(|record| record.thread));
+    let open = linked.filter_map(|node| nodes.get(node));
+    // On a wait queue there may be others than threads, epoll for one: that it cannot be walked round is no sign of change.
+    let open = open.filter(|record| record.shape.queue != Queue::Event);
+    lists.open.extend(open.map(|record| record.thread));
     let known: HashSet<ThreadIx> = lists.queued.iter().map(|queued| queued.thread).collect();
     lists.open.retain(|thread| !known.contains(thread));
     lists.open.sort_unstable();

@@ -17,6 +17,8 @@ pub enum Queue {
     Lock(LockKind),
     /// A completion, or another simple wait queue.
     Completion,
+    /// A wait queue, as `wait_event` uses them.
+    Event,
 }
 
 /// Where a record and its list lie.
@@ -66,6 +68,7 @@ pub struct Shapes {
     semaphore: Option<Shape>,
     completion: Option<Shape>,
     percpu: Option<Shape>,
+    wait_queue: Option<Shape>,
     /// Offset of the wake function in a wait queue entry.
     wake: Option<u32>,
 }
@@ -111,6 +114,12 @@ impl Shapes {
                     .zip(o.wait_queue.head)
                     .map(|(queue, head)| queue + head),
             ),
+            wait_queue: shape(
+                Queue::Event,
+                o.wait_queue.entry,
+                o.wait_queue.private,
+                o.wait_queue.head,
+            ),
             wake: o.wait_queue.func,
         }
     }
@@ -142,7 +151,9 @@ pub fn records(ix: ThreadIx, thread: &Thread, shapes: &Shapes, code: &CodeMap, o
             words.get(index).copied()
         };
         let at = from.wrapping_add(8 * index as u64);
-        for shape in shapes_at(words, index, shapes, code).into_iter().flatten() {
+        // An entry of a wait queue names the function that wakes it: that is sure, whatever frame it lies in.
+        let by_frame = shapes_at(words, index, shapes, code);
+        for shape in std::iter::once(shapes.wait_queue).chain(by_frame).flatten() {
             let record = Record {
                 thread: ix,
                 at: at.wrapping_sub(shape.task.into()),
@@ -152,9 +163,15 @@ pub fn records(ix: ThreadIx, thread: &Thread, shapes: &Shapes, code: &CodeMap, o
             let linked = [node, node.wrapping_add(8)]
                 .iter()
                 .all(|&link| word_at(link).is_some_and(is_pointer));
-            let waker = shapes.wake.map(|wake| record.at.wrapping_add(wake.into()));
-            let is_percpu = waker.and_then(word_at) == code.pointers.percpu_wake && code.pointers.percpu_wake.is_some();
-            if linked && (shape.queue != Queue::Lock(LockKind::PercpuRwsem) || is_percpu) {
+            let waker = shapes
+                .wake
+                .and_then(|wake| word_at(record.at.wrapping_add(wake.into())));
+            let possible = match shape.queue {
+                Queue::Lock(LockKind::PercpuRwsem) => waker.is_some() && waker == code.pointers.percpu_wake,
+                Queue::Event => waker.is_some() && code.pointers.queue_wake.contains(&waker),
+                _ => true,
+            };
+            if linked && possible {
                 out.push(record);
                 break;
             }

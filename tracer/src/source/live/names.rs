@@ -189,7 +189,9 @@ impl Names {
             Body::Stats(stats) => (stats.lock, stats.kind, StackId(0)),
             Body::Reinit(reinit) => (reinit.lock, reinit.kind, StackId(0)),
             Body::Dependency(depends) => match depends.dependency {
-                Dependency::Completion { completion } => (LockAddr(completion.0), LockKind::Unknown, depends.stack),
+                Dependency::Completion { completion: addr } | Dependency::WaitQueueHead { queue: addr } => {
+                    (LockAddr(addr.0), LockKind::Unknown, depends.stack)
+                }
                 _ => return None,
             },
             _ => return None,

@@ -343,6 +343,9 @@ fn dependency(p: &mut Parser, text: &str) -> Result<Dependency, String> {
         "completion" => Dependency::Completion {
             completion: KernelAddr(number(argument)?),
         },
+        "wait-queue" if !argument.is_empty() => Dependency::WaitQueueHead {
+            queue: KernelAddr(number(argument)?),
+        },
         "ipi" => Dependency::Ipi {
             cpu: CpuId(number(argument)?),
         },

@@ -132,7 +132,7 @@ pub(super) fn detail(page: &mut Page, report: &Report, cpu: CpuId) {
             format!("{} for {}", spin.who, duration(spin.waited)),
             Subject::task(&spin.who),
         );
-        page.link(format!("  on {}", spin.lock), Subject::Lock(spin.lock.address));
+        page.link(format!("  on {}", spin.lock), Subject::Lock(spin.lock.key()));
     }
     let chain = chain(report, cpu);
     if chain.len() > 1 || chain.iter().any(|(_, task)| task.is_some()) {

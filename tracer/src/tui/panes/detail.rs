@@ -79,9 +79,9 @@ pub fn title(report: &Report, subject: &Subject) -> String {
     match subject {
         Subject::Finding(id) => find(report, id).map_or_else(|| "finding".to_owned(), |(f, _)| f.kind.to_string()),
         Subject::Task(who) => name_of(report, *who).map_or_else(|| "task".to_owned(), ToString::to_string),
-        Subject::Lock(address) => {
-            let row = report.locks.iter().find(|l| l.lock.address == *address);
-            row.map_or_else(|| format!("lock {address}"), |row| words::lock(&row.lock))
+        Subject::Lock(key) => {
+            let row = report.locks.iter().find(|l| l.lock.key() == *key);
+            row.map_or_else(|| format!("lock {}", key.addr), |row| words::lock(&row.lock))
         }
         Subject::Cpu(cpu) => format!("CPU {cpu}"),
         Subject::Unexplained => "waiting, not explained".to_owned(),
@@ -106,7 +106,7 @@ pub fn lines(report: &Report, subject: &Subject, glyphs: &Glyphs, depth: Depth) 
             Some(task) => self::task(&mut page, report, task),
             None => gone(&mut page, report, *who),
         },
-        Subject::Lock(address) => lock_detail::lock(&mut page, report, *address, glyphs),
+        Subject::Lock(key) => lock_detail::lock(&mut page, report, *key, glyphs),
         Subject::Cpu(cpu) => super::cpus::detail(&mut page, report, *cpu),
         Subject::Unexplained => super::run::unexplained(&mut page, report),
         Subject::Run => super::run::run(&mut page, report),
@@ -169,7 +169,7 @@ fn finding(page: &mut Page, report: &Report, finding: &Finding, closed: Option<&
         for lock in &finding.locks {
             page.link(
                 format!("{lock}, {}", count(lock.waiters, "waiter")),
-                Subject::Lock(lock.address),
+                Subject::Lock(lock.key()),
             );
         }
     }
@@ -286,7 +286,7 @@ fn task(page: &mut Page, report: &Report, task: &TaskRow) {
                 let mode = words::mode(wait.mode);
                 page.link(
                     format!("{lock} ({mode}), {}", count(lock.waiters, "waiter")),
-                    Subject::Lock(lock.address),
+                    Subject::Lock(lock.key()),
                 );
             }
             None => page.heading(format!("waits {waited} for {}", words::wanted(wait))),
@@ -308,7 +308,7 @@ fn task(page: &mut Page, report: &Report, task: &TaskRow) {
         for lock in &task.holds {
             page.link(
                 format!("{lock}, {}", count(lock.waiters, "waiter")),
-                Subject::Lock(lock.address),
+                Subject::Lock(lock.key()),
             );
         }
     }

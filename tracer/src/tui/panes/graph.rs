@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{Row, Subject, Table, View, Who, rest, tasks, words};
 use crate::diagnosis::LockRef;
-use crate::ids::{LockAddr, Nanos};
+use crate::ids::Nanos;
+use crate::model::LockKey;
 use crate::report::{Report, TaskRow, TreeRoot};
 use crate::tui::theme::Role;
 use crate::tui::widgets::{Column, Text, count, number};
@@ -109,7 +110,7 @@ impl<'a> Trees<'a> {
                 let text = Text::of(Role::Strong, words::lock(lock))
                     .and(Role::Warning, ": no holder is known")
                     .and(Role::Dim, format!("{}{victims}", self.view.glyphs.dot));
-                self.push(Subject::Lock(lock.address), text);
+                self.push(Subject::Lock(lock.key()), text);
                 let children = self.children(None, waiters, "", 0);
                 self.walk(children);
             }
@@ -204,11 +205,11 @@ impl<'a> Trees<'a> {
 
     /// The children of a row, last first, those of one lock together and folded when they are many.
     fn children(&self, parent: Option<Who>, rows: &[usize], before: &str, depth: usize) -> Vec<Pending> {
-        let mut groups: BTreeMap<Option<LockAddr>, Vec<(&TaskRow, usize)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<LockKey>, Vec<(&TaskRow, usize)>> = BTreeMap::new();
         for &row in rows.iter().filter(|row| self.is_shown(**row)) {
             if let Some(task) = self.report.tasks.get(row) {
                 groups
-                    .entry(lock_of(task).map(|l| l.address))
+                    .entry(lock_of(task).map(LockRef::key))
                     .or_default()
                     .push((task, row));
             }

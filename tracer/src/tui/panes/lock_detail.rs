@@ -2,7 +2,8 @@
 
 use super::detail::{Page, waiting};
 use super::{Subject, words};
-use crate::ids::{LockAddr, Nanos};
+use crate::ids::Nanos;
+use crate::model::LockKey;
 use crate::report::{LockRow, Report, TaskRow};
 use crate::tui::theme::{Glyphs, Role};
 use crate::tui::widgets::{Text, count, number, sparkline};
@@ -11,8 +12,8 @@ use crate::view::units::duration;
 /// Widest bar of the histogram, in cells.
 const BAR: u64 = 40;
 
-pub(super) fn lock(page: &mut Page, report: &Report, address: LockAddr, glyphs: &Glyphs) {
-    let Some(row) = report.locks.iter().find(|l| l.lock.address == address) else {
+pub(super) fn lock(page: &mut Page, report: &Report, wanted: LockKey, glyphs: &Glyphs) {
+    let Some(row) = report.locks.iter().find(|l| l.lock.key() == wanted) else {
         page.plain("This lock is not, or no longer, among the contended ones.");
         return;
     };
@@ -29,7 +30,7 @@ pub(super) fn lock(page: &mut Page, report: &Report, address: LockAddr, glyphs: 
         (text, Some(name)) => page.link(text, Subject::task(name)),
         (text, None) => page.plain(text),
     }
-    let mut waiters: Vec<&TaskRow> = report.tasks.iter().filter(|task| waits_for(task, address)).collect();
+    let mut waiters: Vec<&TaskRow> = report.tasks.iter().filter(|task| waits_for(task, wanted)).collect();
     waiters.sort_by_key(|task| {
         let wait = task.wait.as_ref();
         let place = wait.and_then(|w| w.place).unwrap_or(u32::MAX);
@@ -50,9 +51,9 @@ pub(super) fn lock(page: &mut Page, report: &Report, address: LockAddr, glyphs: 
     statistics(page, row, glyphs);
 }
 
-fn waits_for(task: &TaskRow, address: LockAddr) -> bool {
+fn waits_for(task: &TaskRow, wanted: LockKey) -> bool {
     let lock = task.wait.as_ref().and_then(|wait| wait.lock.as_ref());
-    lock.is_some_and(|lock| lock.address == address)
+    lock.is_some_and(|lock| lock.key() == wanted)
 }
 
 fn statistics(page: &mut Page, row: &LockRow, glyphs: &Glyphs) {

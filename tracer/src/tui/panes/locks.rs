@@ -52,13 +52,13 @@ fn row(row: &LockRow, view: &View<'_>) -> Row {
         .get(row.history.len().saturating_sub(16)..)
         .unwrap_or_default();
     let name = words::lock_name(&row.lock);
-    let pin = if view.pinned == Some(&Subject::Lock(row.lock.address)) {
+    let pin = if view.pinned == Some(&Subject::Lock(row.lock.key())) {
         view.glyphs.pin
     } else {
         ""
     };
     Row {
-        subject: Subject::Lock(row.lock.address),
+        subject: Subject::Lock(row.lock.key()),
         keys: vec![
             SortKey::Text(name.clone()),
             SortKey::Text(lock_kind_name(row.lock.kind).to_owned()),

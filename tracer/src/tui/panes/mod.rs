@@ -19,7 +19,8 @@ use super::theme::{Glyphs, Role};
 use super::widgets::{Column, SortKey, Text};
 use crate::diagnosis::{FindingId, Name};
 use crate::event::Context;
-use crate::ids::{CpuId, LockAddr, Tid};
+use crate::ids::{CpuId, Tid};
+use crate::model::LockKey;
 use crate::report::Report;
 
 /// Something that can be selected, whatever row it stands in.
@@ -30,7 +31,7 @@ pub enum Subject {
     /// A task or interrupt.
     Task(Who),
     /// A lock.
-    Lock(LockAddr),
+    Lock(LockKey),
     /// A CPU.
     Cpu(CpuId),
     /// The waiting tasks that nothing explains.
@@ -38,7 +39,7 @@ pub enum Subject {
     /// The run itself.
     Run,
     /// The folded waiters of one lock (or of no lock) behind a task (or behind a lock without a holder).
-    Fold(Option<Who>, Option<LockAddr>),
+    Fold(Option<Who>, Option<LockKey>),
 }
 
 /// A task or interrupt.

@@ -2,7 +2,7 @@
 
 use super::super::code::Class;
 use super::super::{Depends, Found};
-use super::rig::{BARRIER, INTERRUPTIBLE, Rig, UNINTERRUPTIBLE, ix, ret, waits};
+use super::rig::{BARRIER, INTERRUPTIBLE, QUEUE_WAKE, Rig, UNINTERRUPTIBLE, ix, ret, waits};
 use crate::event::{Dependency, Evidence};
 use crate::ids::KernelAddr;
 
@@ -138,6 +138,38 @@ fn kthread_stop_waits_for_the_thread_to_exit() {
         Evidence::WaiterRecord,
     );
     assert_eq!(depends(&rig.scan(), task), Some(expected));
+}
+
+#[test]
+fn an_entry_on_a_wait_queue_leads_to_the_queue() {
+    let mut rig = Rig::default();
+    let queue = 0xffff_ffff_c000_2000;
+    let sleepers = [rig.task(30, UNINTERRUPTIBLE), rig.task(31, UNINTERRUPTIBLE)];
+    // `{flags, private, func, entry}`, its lowest word last.
+    let entries = sleepers.map(|task| {
+        let own = rig.tasks[task].addr;
+        let entry = rig.push(task, &[0, 0, QUEUE_WAKE, own, 0]) + 24;
+        // Its caller waits for a completion as well, later.
+        rig.push(task, &[ret(Class::Completion)]);
+        entry
+    });
+    rig.list(queue + 8, &entries);
+    let expected = (
+        Dependency::WaitQueueHead {
+            queue: KernelAddr(queue),
+        },
+        None,
+        Evidence::WaiterRecord,
+    );
+    let found = rig.scan();
+    for task in sleepers {
+        assert_eq!(depends(&found, task), Some(expected));
+    }
+    // Something that is no thread stands in between: the queue cannot be walked, and nothing is wrong with it.
+    let foreign = 0xffff_8888_0000_0000;
+    rig.list(queue + 8, &[entries[0], foreign, entries[1]]);
+    let found = rig.scan();
+    assert_eq!((depends(&found, sleepers[0]), found.changing), (None, 0));
 }
 
 #[test]

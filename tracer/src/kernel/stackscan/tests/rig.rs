@@ -16,6 +16,8 @@ pub const STACK: u64 = 0x4000;
 pub const BARRIER: u64 = 0xffff_ffff_8100_9000;
 /// `percpu_rwsem_wake_function`.
 pub const PERCPU_WAKE: u64 = 0xffff_ffff_8100_a000;
+/// `autoremove_wake_function`.
+pub const QUEUE_WAKE: u64 = 0xffff_ffff_8100_b000;
 /// D.
 pub const UNINTERRUPTIBLE: u32 = 2;
 /// S.
@@ -249,6 +251,7 @@ pub fn code() -> CodeMap {
     let pointers = Pointers {
         barrier: Some(BARRIER),
         percpu_wake: Some(PERCPU_WAKE),
+        queue_wake: [Some(QUEUE_WAKE), None, None],
     };
     CodeMap::from_ranges(all.map(|class| (start(class), start(class) + 0x100, class)), pointers)
 }
