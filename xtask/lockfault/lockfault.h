@@ -217,6 +217,11 @@ extern struct lockfault_scenario lockfault_holder_asleep;
 extern struct lockfault_scenario lockfault_holder_running;
 extern struct lockfault_scenario lockfault_holder_starved;
 extern struct lockfault_scenario lockfault_owner_exited;
+/* hold_waits.c */
+extern struct lockfault_scenario lockfault_holder_in_rcu;
+extern struct lockfault_scenario lockfault_holder_in_page;
+extern struct lockfault_scenario lockfault_holder_in_queue;
+extern struct lockfault_scenario lockfault_holder_stopped;
 /* contend_sleep.c */
 extern struct lockfault_scenario lockfault_contend_mutex;
 extern struct lockfault_scenario lockfault_contend_rwsem;

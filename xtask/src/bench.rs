@@ -4,7 +4,7 @@
 //! and their ratios to the empty program are what counts.
 
 use crate::recorder::{size, soak};
-use crate::{build, ui};
+use crate::{build, hang, ui};
 use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use serde_json::Value;
@@ -40,6 +40,15 @@ pub enum Bench {
         /// Threads that contend
         #[arg(long, default_value_t = 8)]
         threads: usize,
+    },
+    /// Time and memory of a snapshot of many threads, 15 % of which wait behind one mutex
+    Snapshot {
+        /// Snapshots of each size; the best counts
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Numbers of threads
+        #[arg(long, value_delimiter = ',', default_value = "1000,3000,10000")]
+        threads: Vec<usize>,
     },
     /// A long recording in the default mode, with rotation: memory, files, and whether everything is in them
     Soak {
@@ -78,6 +87,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             seconds,
             threads,
         } => return size::run(*rounds, *seconds, *threads),
+        Bench::Snapshot { rounds, threads } => return hang::run(threads, *rounds),
         Bench::Soak { seconds } => return soak::run(Duration::from_secs((*seconds).into()), &[]),
     };
     let holdup = build::host()?;

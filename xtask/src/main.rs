@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod check;
 mod exporttest;
+mod hang;
 mod paths;
 mod process;
 mod recorder;

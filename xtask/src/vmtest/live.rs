@@ -1,185 +1,94 @@
-//! Verdicts of `holdup live`, attached before the fault: each hanging scenario, its findings compared in full.
+//! Verdicts of `holdup live`: attached before the faults, the findings compared in full; and a healthy machine.
+//!
+//! The scenarios of a boot do not disturb each other, and what one test has broken stays broken: the next one starts on a broken
+//! machine, must tell of that as well, and of nothing else.
 
+use super::verdict::{
+    DEADLOCKS, HOLDERS, INVERSIONS, ORPHAN, READER_IO, RWSEM_AA, Verdict, WAITING_HOLDERS, judge, report, says, start,
+};
 use super::{GuestRun, Steps, VmTest};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// What must be open in the end for one scenario.
-struct Verdict {
-    scenario: &'static str,
-    /// `name=value` parameters of the scenario.
-    parameters: &'static str,
-    /// What ends the run.
-    until: &'static str,
-    exit: i32,
-    findings: &'static [Expected],
-}
-
-/// A finding.
-pub(super) struct Expected {
-    pub(super) kind: &'static str,
-    pub(super) certainty: &'static str,
-    /// Roles of the tasks it names, as a set.
-    pub(super) tasks: &'static [&'static str],
-    /// Names of the locks it names in the module's listing, as a set.
-    pub(super) locks: &'static [&'static str],
-    /// Role of the first waiter of the chain, and its call site.
-    pub(super) first: (&'static str, &'static str),
-    /// Roles whose tasks are all victims.
-    pub(super) victims: &'static [&'static str],
-    /// Roles whose tasks may be victims, too: what waits behind a flush shows with the next look at all threads.
-    pub(super) later: &'static [&'static str],
-    /// Must stand in the title.
-    pub(super) title: &'static str,
-}
-
-const MUTEX_AA: Verdict = Verdict {
-    scenario: "mutex-aa",
-    parameters: "",
-    until: "deadlock",
-    exit: 3,
-    findings: &[Expected {
-        kind: "self-deadlock",
-        certainty: "proven",
-        tasks: &["worker"],
-        locks: &["lockfault_aa_mutex"],
-        first: ("worker", "lockfault_mutex_aa_inner"),
-        victims: &[],
-        later: &["flusher"],
-        title: "that it holds itself; at lockfault_mutex_aa_inner",
-    }],
-};
-
-const WW_MUTEX_AA: Verdict = Verdict {
-    scenario: "ww-mutex-aa",
-    parameters: "",
-    until: "deadlock",
-    exit: 3,
-    findings: &[Expected {
-        kind: "self-deadlock",
-        certainty: "proven",
-        tasks: &["worker"],
-        locks: &["heap.ww_aa.reservation"],
-        first: ("worker", "lockfault_ww_mutex_aa_reserve"),
-        victims: &[],
-        later: &["flusher"],
-        title: "that it holds itself; at lockfault_ww_mutex_aa_reserve",
-    }],
-};
-
-const MUTEX_ABBA: Verdict = Verdict {
-    scenario: "mutex-abba",
-    parameters: "",
-    until: "deadlock",
-    exit: 3,
-    findings: &[Expected {
-        kind: "cycle",
-        certainty: "proven",
-        tasks: &["first", "second"],
-        locks: &["lockfault_abba_a", "lockfault_abba_b"],
-        first: ("first", "lockfault_mutex_abba_first"),
-        victims: &[],
-        later: &[],
-        title: "wait for each other",
-    }],
-};
-
-const MIXED_CYCLE: Verdict = Verdict {
-    scenario: "mixed-cycle",
-    parameters: "",
-    until: "deadlock",
-    exit: 3,
-    findings: &[Expected {
-        kind: "cycle",
-        certainty: "proven",
-        tasks: &["mutex-holder", "rwsem-holder", "rtmutex-holder"],
-        locks: &["heap.mixed.mutex", "heap.mixed.rwsem", "heap.mixed.rtmutex"],
-        first: ("mutex-holder", "lockfault_mixed_mutex_holder"),
-        victims: &[],
-        later: &[],
-        title: "3 tasks wait for each other in a circle",
-    }],
-};
-
-const HOLDER_ASLEEP: Verdict = Verdict {
-    scenario: "holder-asleep",
-    parameters: "ms=20000",
-    until: "finding",
-    exit: 0,
-    findings: &[Expected {
-        kind: "root-blocker",
-        certainty: "proven",
-        tasks: &["holder"],
-        locks: &["lockfault_asleep_mutex"],
-        first: ("waiter", ""),
-        victims: &["waiter"],
-        later: &[],
-        title: "is asleep (uninterruptible); 8 tasks wait behind it",
-    }],
-};
-
-const HOLDER_RUNNING: Verdict = Verdict {
-    scenario: "holder-running",
-    parameters: "ms=10000",
-    until: "finding",
-    exit: 0,
-    findings: &[Expected {
-        kind: "root-blocker",
-        certainty: "proven",
-        tasks: &["holder"],
-        locks: &["heap.running.lock"],
-        first: ("waiter", ""),
-        victims: &["waiter"],
-        later: &[],
-        title: "is running on CPU 1; 2 tasks wait behind it",
-    }],
-};
-
-const HOLDER_STARVED: Verdict = Verdict {
-    scenario: "holder-starved",
-    parameters: "ms=10000",
-    until: "finding",
-    exit: 0,
-    findings: &[Expected {
-        kind: "root-blocker",
-        certainty: "proven",
-        tasks: &["holder"],
-        locks: &["lockfault_starved_mutex"],
-        first: ("waiter", ""),
-        victims: &["waiter"],
-        later: &[],
-        title: "is runnable, but has no CPU; 2 tasks wait behind it",
-    }],
-};
+use std::time::Duration;
 
 const STOCK: &[&str] = &["6.1", "6.12"];
+/// Exit code of a run that found a deadlock.
+const DEADLOCK: i32 = 3;
+/// For everything to be told, on a loaded machine.
+const TOLD_WITHIN_S: u32 = 180;
 
-/// A boot each: a deadlock stays, and the look at the start of `live` would find it again.
-macro_rules! tests {
-    ($($verdict:ident: $name:literal in $group:literal;)*) => {
-        pub const TESTS: &[VmTest] = &[
-            $(VmTest {
-                name: $name,
-                kernels: STOCK,
-                group: $group,
-                expects: &[],
-                steps: |steps| watch(steps, &$verdict),
-                check: |run| judge(run, &$verdict),
-            },)*
-            HEALTHY,
-        ];
-    };
+/// Deadlocks, an orphan, a reader in I/O, and orders that only might deadlock.
+fn lasting() -> Vec<&'static Verdict> {
+    let singles = [&RWSEM_AA, &ORPHAN, &READER_IO];
+    DEADLOCKS.iter().chain(singles).collect()
 }
 
-tests! {
-    MUTEX_AA: "mutex-aa" in "live-mutex-aa";
-    WW_MUTEX_AA: "ww-mutex-aa" in "live-ww-mutex-aa";
-    MUTEX_ABBA: "mutex-abba" in "live-mutex-abba";
-    MIXED_CYCLE: "mixed-cycle" in "live-mixed-cycle";
-    HOLDER_ASLEEP: "holder-asleep" in "live-holder-asleep";
-    HOLDER_RUNNING: "holder-running" in "live-holder-running";
-    HOLDER_STARVED: "holder-starved" in "live-holder-starved";
+/// Holders that let go in a while.
+fn holders() -> Vec<&'static Verdict> {
+    HOLDERS.iter().chain(WAITING_HOLDERS).collect()
+}
+
+pub const TESTS: &[VmTest] = &[
+    VmTest {
+        name: "lasting",
+        kernels: STOCK,
+        group: "live",
+        expects: &[],
+        steps: |steps| {
+            let all = [INVERSIONS.iter().collect(), lasting()].concat();
+            watch(steps, "lasting", &all, |steps| {
+                for verdict in INVERSIONS {
+                    steps.trigger(verdict.scenario);
+                    steps.done(verdict.scenario);
+                }
+                lasting().into_iter().for_each(|verdict| start(steps, verdict));
+            });
+        },
+        check: |run| {
+            let all = [INVERSIONS.iter().collect(), lasting()].concat();
+            compare(run, "lasting", &all)
+        },
+    },
+    VmTest {
+        name: "holders",
+        kernels: STOCK,
+        group: "live",
+        expects: &[],
+        steps: |steps| {
+            let all = [holders(), lasting()].concat();
+            watch(steps, "holders", &all, |steps| {
+                holders().into_iter().for_each(|verdict| start(steps, verdict));
+            });
+        },
+        check: |run| compare(run, "holders", &[holders(), lasting()].concat()),
+    },
+    HEALTHY,
+];
+
+/// Runs `holdup live` while `break_it` happens, until all of `verdicts` have been told.
+fn watch(steps: &mut Steps, label: &str, verdicts: &[&Verdict], break_it: impl FnOnce(&mut Steps)) {
+    steps.limit(Duration::from_secs(600));
+    let file = format!("/tmp/{label}.json");
+    steps.start_attached_shell(&format!("{label}-live"), &format!("exec holdup live --json > {file}"));
+    break_it(steps);
+    let told = says(verdicts, &file);
+    // When time is up the run ends all the same, and the comparison says what is missing.
+    let wait = format!(
+        "now() {{ cut -d. -f1 /proc/uptime; }}; end=$(($(now) + {TOLD_WITHIN_S})); \
+         until {told}; do [ $(now) -lt $end ] || exit 1; sleep 0.5; done"
+    );
+    steps.shell(&format!("{label}-told"), &wait);
+    steps.truth(&format!("{label}-truth"));
+    steps.signal(&format!("{label}-live"), "INT");
+    steps.wait(&format!("{label}-live"));
+    steps.shell(label, &format!("cat {file}"));
+}
+
+fn compare(run: &GuestRun, label: &str, verdicts: &[&Verdict]) -> Result<()> {
+    let truth = run.truth(&format!("{label}-truth"))?;
+    judge(&report(run, label)?, &truth, verdicts, "warning")?;
+    run.output(&format!("{label}-told"))?.exited_with(0)?;
+    run.output(&format!("{label}-live"))?.exited_with(DEADLOCK)
 }
 
 /// Two minutes of real work: files, processes, mounts, pipes. Nothing hangs, so nothing may be called a deadlock.
@@ -189,7 +98,7 @@ const HEALTHY: VmTest = VmTest {
     group: "healthy",
     expects: &[],
     steps: |steps| {
-        steps.limit(std::time::Duration::from_secs(400));
+        steps.limit(Duration::from_secs(400));
         steps.start_attached("live", &["live", "--json", "--reinit"]);
         steps.shell("work", WORK);
         steps.signal("live", "INT");
@@ -233,147 +142,3 @@ for i in 1 2 3 4; do (while running; do mkdir -p /tmp/work/$i/a/b; echo x > /tmp
 (while running; do for i in 1 2 3 4 5 6 7 8; do cat /proc/mounts | wc -l > /dev/null & done; wait; done) &
 (while running; do dd if=/dev/zero of=/tmp/big bs=64k count=200 2>/dev/null; done) &
 wait";
-
-fn watch(steps: &mut Steps, verdict: &Verdict) {
-    let scenario = verdict.scenario;
-    steps.start_attached(
-        scenario,
-        &["live", "--json", "--until", verdict.until, "--duration", "60"],
-    );
-    steps.trigger(format!("{scenario} {}", verdict.parameters).trim());
-    steps.wait(scenario);
-    steps.truth(&format!("{scenario}-truth"));
-}
-
-fn judge(run: &GuestRun, verdict: &Verdict) -> Result<()> {
-    compare(run, verdict).with_context(|| verdict.scenario)
-}
-
-fn compare(run: &GuestRun, verdict: &Verdict) -> Result<()> {
-    let truth = run.truth(&format!("{}-truth", verdict.scenario))?;
-    let output = run.output(verdict.scenario)?;
-    output.exited_with(verdict.exit)?;
-    let locks: BTreeMap<&str, String> = truth
-        .locks
-        .iter()
-        .map(|(name, address)| (name.as_str(), format!("{address:#018x}")))
-        .collect();
-    // Every finding that touches a lock of the scenario, and every one of severity warning or above; what is left is the machine's
-    // own contention.
-    let ours: BTreeSet<&String> = verdict
-        .findings
-        .iter()
-        .flat_map(|finding| finding.locks)
-        .filter_map(|name| locks.get(name))
-        .collect();
-    let mut open = still_open(&output.stdout())?;
-    open.retain(|finding| {
-        let mut named = finding["locks"].as_array().into_iter().flatten();
-        finding["severity"] != "info" || named.any(|lock| ours.iter().any(|address| lock["address"] == ***address))
-    });
-    for expected in verdict.findings {
-        let Some(at) = open.iter().position(|finding| finding["kind"] == expected.kind) else {
-            bail!("no {} among {open:?}: {}", expected.kind, output.shown());
-        };
-        let finding = open.swap_remove(at);
-        let pids = |roles: &[&str]| -> BTreeSet<u64> {
-            let tasks = roles.iter().flat_map(|role| truth.tasks(verdict.scenario, role));
-            tasks.map(u64::from).collect()
-        };
-        same_finding(&finding, expected, &locks, pids).with_context(|| format!("{finding:#}\n{:?}", truth.tasks))?;
-    }
-    ensure!(open.is_empty(), "more findings than are true: {open:?}");
-    Ok(())
-}
-
-/// Compares one finding as a whole. `pids` gives the tasks of some roles.
-pub(super) fn same_finding(
-    finding: &Value,
-    expected: &Expected,
-    locks: &BTreeMap<&str, String>,
-    pids: impl Fn(&[&str]) -> BTreeSet<u64>,
-) -> Result<()> {
-    ensure!(finding["certainty"] == expected.certainty, "not {}", expected.certainty);
-    let title = finding["title"].as_str().unwrap_or_default();
-    ensure!(title.contains(expected.title), "the title lacks {:?}", expected.title);
-    let numbers = |list: &Value| -> BTreeSet<u64> {
-        list.as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|item| item["tid"].as_u64())
-            .collect()
-    };
-    ensure!(
-        numbers(&finding["tasks"]) == pids(expected.tasks),
-        "other tasks than {:?}",
-        expected.tasks
-    );
-    let named: BTreeSet<&str> = finding["locks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|lock| lock["address"].as_str())
-        .collect();
-    let wanted: BTreeSet<&str> = expected
-        .locks
-        .iter()
-        .filter_map(|name| locks.get(name))
-        .map(String::as_str)
-        .collect();
-    ensure!(
-        wanted.len() == expected.locks.len(),
-        "the module does not list {:?}",
-        expected.locks
-    );
-    ensure!(named == wanted, "other locks than {:?}", expected.locks);
-    let victims: BTreeSet<u64> = finding["victims"]["tasks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|victim| victim["waiter"]["tid"].as_u64())
-        .collect();
-    ensure!(
-        victims.is_superset(&pids(expected.victims)),
-        "not all of {:?} are victims",
-        expected.victims
-    );
-    let allowed = &pids(expected.victims) | &pids(expected.later);
-    ensure!(
-        victims.is_subset(&allowed),
-        "other victims than {:?} and {:?}",
-        expected.victims,
-        expected.later
-    );
-    let (role, site) = expected.first;
-    let first = finding["chain"][0]["waiter"]["tid"].as_u64().context("no chain")?;
-    ensure!(pids(&[role]).contains(&first), "the chain does not begin with {role}");
-    let party = finding["tasks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|task| task["tid"] == first);
-    ensure!(
-        site.is_empty() || party.is_some_and(|task| task["site"] == site),
-        "the call site is not {site}"
-    );
-    Ok(())
-}
-
-/// Findings that were opened and not closed, as they were last told.
-fn still_open(stdout: &str) -> Result<Vec<Value>> {
-    let mut open = BTreeMap::new();
-    for line in stdout.lines() {
-        let value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
-        if value["type"] != "finding" {
-            continue;
-        }
-        let finding = &value["finding"];
-        let id = finding["id"].to_string();
-        if value["change"] == "closed" {
-            open.remove(&id);
-        } else {
-            open.insert(id, finding.clone());
-        }
-    }
-    Ok(open.into_values().collect())
-}

@@ -49,6 +49,7 @@ pub mod spin;
 pub mod steps;
 pub mod task_facts;
 pub mod truth;
+pub mod verdict;
 pub mod waits;
 
 pub use results::GuestRun;

@@ -56,6 +56,15 @@ impl Steps {
         self.start_with(label, holdup(arguments), Some(ready));
     }
 
+    /// Starts a shell script that becomes `holdup` with `exec`, and goes on once that has said that it is attached.
+    pub fn start_attached_shell(&mut self, label: &str, script: &str) {
+        let ready = Ready {
+            text: ATTACHED.to_owned(),
+            within_ms: READY_WITHIN_MS,
+        };
+        self.start_with(label, shell(script), Some(ready));
+    }
+
     /// Runs a shell script (busybox) to its end.
     pub fn shell(&mut self, label: &str, script: &str) {
         let id = self.start_with(label, shell(script), None);

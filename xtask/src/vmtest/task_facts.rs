@@ -2,7 +2,7 @@
 //!
 //! In the boot of the snapshots, behind them: its deadlocks and its stuck address space are what is asked about.
 
-use super::snapshot::check::report;
+use super::snapshot::check::whole;
 use super::{GuestRun, VmTest};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub const TESTS: &[VmTest] = &[VmTest {
         steps.holdup("replayed", &["report", "/tmp/facts.holdup", "--json"]);
     },
     check: |run| {
-        compare(run, &report(run, "facts")?).context("snapshot")?;
+        compare(run, &whole(run, "facts")?).context("snapshot")?;
         let replayed = run.output("replayed")?;
         let replayed: Value = serde_json::from_slice(&replayed.stdout).with_context(|| replayed.shown())?;
         compare(run, &replayed).context("replay of a recording")?;

@@ -55,7 +55,8 @@ fn check(run: &GuestRun) -> Result<()> {
     let live = run.output("live")?;
     // That a worker keeps two tasks waiting for many seconds is worth a warning.
     live.exited_with(4)?;
-    live.stdout_has("is waited for and is asleep (uninterruptible); 2 tasks wait behind it")?;
+    live.stdout_has("is waited for and waits for wait queue lockfault_slow_queue [lockfault] (")?;
+    live.stdout_has("; 2 tasks wait behind it")?;
     live.stdout_has("\"change\":\"closed\"")?;
     run.output("calm")?.exited_with(0).context("it never came to rest")?;
     let during = run.output("during")?;

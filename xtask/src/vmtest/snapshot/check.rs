@@ -1,65 +1,23 @@
 //! What snapshots say, compared with what the fault module says.
 
-use super::Verdict;
 use crate::vmtest::GuestRun;
-use crate::vmtest::live::same_finding;
+use crate::vmtest::verdict::report;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Readers that queue in the pile-up.
 pub const READERS: usize = 1500;
 
-pub fn report(run: &GuestRun, label: &str) -> Result<Value> {
-    let output = run.output(label)?;
-    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| output.shown())?;
-    ensure!(report["type"] == "report", "no report: {}", output.shown());
+/// The report of a snapshot. What live may lose in a storm of events, a snapshot must not: there are none.
+pub fn whole(run: &GuestRun, label: &str) -> Result<Value> {
+    let report = report(run, label)?;
+    let losses = &report["losses"];
     ensure!(
-        report["losses"].as_array().is_some_and(Vec::is_empty),
-        "something was lost: {}",
-        report["losses"]
+        losses.as_array().is_some_and(Vec::is_empty),
+        "something was lost: {losses}"
     );
     Ok(report)
-}
-
-pub fn severity(report: &Value, severity: &str) -> usize {
-    let findings = report["findings"].as_array().into_iter().flatten();
-    findings.filter(|finding| finding["severity"] == severity).count()
-}
-
-/// Compares all findings about the locks of a scenario.
-pub(super) fn judge(run: &GuestRun, report: &Value, verdict: &Verdict) -> Result<()> {
-    let scenario = verdict.scenario;
-    let truth = run.truth(&format!("{scenario}-truth"))?;
-    let locks: BTreeMap<&str, String> = truth
-        .locks
-        .iter()
-        .map(|(name, address)| (name.as_str(), format!("{address:#018x}")))
-        .collect();
-    let ours: BTreeSet<&str> = verdict
-        .findings
-        .iter()
-        .flat_map(|finding| finding.locks)
-        .filter_map(|name| locks.get(name))
-        .map(String::as_str)
-        .collect();
-    let mut open: Vec<&Value> = report["findings"].as_array().into_iter().flatten().collect();
-    open.retain(|finding| {
-        let mut named = finding["locks"].as_array().into_iter().flatten();
-        named.any(|lock| lock["address"].as_str().is_some_and(|address| ours.contains(address)))
-    });
-    for expected in verdict.findings {
-        let at = open.iter().position(|finding| finding["kind"] == expected.kind);
-        let at = at.with_context(|| format!("{scenario}: no {} among {open:#?}", expected.kind))?;
-        let pids = |roles: &[&str]| -> BTreeSet<u64> {
-            let tasks = roles.iter().flat_map(|role| truth.tasks(scenario, role));
-            tasks.map(u64::from).collect()
-        };
-        let finding = open.swap_remove(at);
-        same_finding(finding, expected, &locks, pids).with_context(|| format!("{scenario}: {finding:#}"))?;
-    }
-    ensure!(open.is_empty(), "{scenario}: more findings than are true: {open:#?}");
-    Ok(())
 }
 
 /// Thread id, kind of the lock, mode and place of everybody who waits for a lock.
@@ -100,7 +58,7 @@ pub fn called_from(report: &Value, lock: &str, site: &str) -> Result<()> {
 /// The reader that left with the key: the one holder, the writer first in the queue, every reader behind it.
 pub fn pile_up(run: &GuestRun) -> Result<()> {
     run.output("pile")?.exited_with(4)?;
-    let (report, truth) = (report(run, "pile")?, run.truth("pile-truth")?);
+    let (report, truth) = (whole(run, "pile")?, run.truth("pile-truth")?);
     let lock = format!("{:#018x}", truth.lock("heap.reader_io.sem")?);
     let holder = truth.task("rwsem-reader-io", "holder")?;
     let writer = u64::from(truth.task("rwsem-reader-io", "writer")?);
