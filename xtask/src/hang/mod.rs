@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const HUNG_PERCENT: usize = 15;
 /// Between the two looks of a snapshot.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// A wait of less than a second is nobody's business: the hang is to be older.
+const AGE: Duration = Duration::from_secs(2);
 /// For everybody to fall asleep.
 const PATIENCE: Duration = Duration::from_secs(120);
 const STACK: usize = 64 << 10;
@@ -169,7 +171,9 @@ fn hang<T>(threads: usize, hung: usize, work: impl FnOnce() -> Result<T>) -> Res
                 };
                 thread("hang_idle").spawn_scoped(scope, sleep)?;
             }
-            asleep("hang_waiter", "D", hung)
+            asleep("hang_waiter", "D", hung)?;
+            std::thread::sleep(AGE);
+            Ok(())
         };
         let result = build_up().and_then(|()| work());
         *over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
