@@ -7,7 +7,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use fnv::FnvHasher;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use thiserror::Error;
 use tracer_common::kind::{lock_kind, mode, object, phase, queue, record_kind, seen_by, task_field};
 use tracer_common::record::{
@@ -25,6 +25,8 @@ use crate::owner_word;
 
 /// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
 const MAX_SEEN_STACKS: usize = 65_536;
+/// Names of threads remembered.
+const MAX_COMMS: usize = 4_096;
 /// Threads kept for [`Decoder::take_met`].
 const MAX_MET: usize = 16_384;
 
@@ -70,6 +72,8 @@ pub enum WireError {
 #[derive(Debug, Default)]
 pub struct Decoder {
     seen: FxHashSet<StackId>,
+    /// Names of threads, which come again and again.
+    comms: FxHashMap<[u8; 16], Arc<str>>,
     /// The newest initialisation of a percpu-rwsem in use: it initialises the wait queue inside, which is not told again.
     percpu: Option<(Tid, LockAddr, Timestamp)>,
     met: Vec<Met>,
@@ -107,7 +111,8 @@ impl Decoder {
             seen_by::KPROBE => Evidence::Kprobe,
             other => return Err(bad(kind, "seen_by", other)),
         };
-        let waiter = task_ref(&record.waiter);
+        let waiter = named_task(&record.waiter, self.comm(&record.waiter.comm));
+        let owner = (record.owner.tid != 0).then(|| named_task(&record.owner, self.comm(&record.owner.comm)));
         let now = Timestamp(record.header.time);
         let since = Timestamp(record.since);
         let pending = kind == record_kind::WAIT_PENDING;
@@ -132,7 +137,7 @@ impl Decoder {
                 phase,
                 since: Some(since),
                 owner_word: record.owner_word,
-                owner: owner_of(lock_kind, &record),
+                owner: owner_of(lock_kind, &record, owner.as_ref()),
                 queued: match record.queue {
                     queue::UNKNOWN => Queued::Unknown,
                     queue::ABSENT => Queued::Absent,
@@ -208,7 +213,7 @@ impl Decoder {
                 stack,
                 waiters: record.waiters,
                 owner: owner_word::meaning(kind, record.owner_word, record.count_word, false, || {
-                    named(&record.owner)
+                    named(&record.owner, Some(task_ref(&record.owner)))
                 }),
             }),
         });
@@ -260,6 +265,14 @@ impl Decoder {
     /// The threads whose states events have told since the last call.
     pub(crate) fn take_met(&mut self) -> Vec<Met> {
         std::mem::take(&mut self.met)
+    }
+
+    /// [`comm`] without a new allocation for every record.
+    fn comm(&mut self, bytes: &[u8; 16]) -> Arc<str> {
+        if self.comms.len() >= MAX_COMMS {
+            self.comms.clear();
+        }
+        Arc::clone(self.comms.entry(*bytes).or_insert_with(|| comm(bytes)))
     }
 
     fn stack(&mut self, frames: &[u8], time: Timestamp, out: &mut Vec<Event>) -> StackId {
@@ -386,13 +399,17 @@ pub fn comm(bytes: &[u8; 16]) -> Arc<str> {
 
 /// Identity of the thread in a record.
 pub(crate) fn task_ref(record: &TaskRecord) -> TaskRef {
+    named_task(record, comm(&record.comm))
+}
+
+fn named_task(record: &TaskRecord, comm: Arc<str>) -> TaskRef {
     TaskRef {
         key: TaskKey {
             tid: Tid(record.tid),
             start: Timestamp(record.start),
         },
         tgid: Tgid(record.tgid),
-        comm: comm(&record.comm),
+        comm,
     }
 }
 
@@ -459,19 +476,18 @@ pub(crate) fn task_state(record: &TaskRecord) -> TaskState {
 }
 
 /// The meaning of the owner word in a record; see [`owner_word::meaning`].
-fn owner_of(kind: LockKind, record: &WaitRecord) -> Owner {
+fn owner_of(kind: LockKind, record: &WaitRecord, owner: Option<&TaskRef>) -> Owner {
     let is_waiter = record.owner.task == record.waiter.task;
     owner_word::meaning(kind, record.owner_word, record.count_word, is_waiter, || {
-        named(&record.owner)
+        named(&record.owner, owner.cloned())
     })
 }
 
 /// The thread that an owner word names.
-fn named(owner: &TaskRecord) -> Owner {
-    if owner.fields & task_field::UNREADABLE != 0 || owner.tid == 0 {
-        Owner::Unreadable(KernelAddr(owner.task))
-    } else {
-        Owner::Task(task_ref(owner))
+fn named(owner: &TaskRecord, task: Option<TaskRef>) -> Owner {
+    match task {
+        Some(task) if owner.fields & task_field::UNREADABLE == 0 && owner.tid != 0 => Owner::Task(task),
+        _ => Owner::Unreadable(KernelAddr(owner.task)),
     }
 }
 
