@@ -82,7 +82,7 @@ const BUSY: &str = r#"
 
 /// From the first look at all threads to a proof: two looks and what is between them, emulated.
 const PROVEN_WITHIN_S: f64 = 4.0;
-/// From the start to a proof: nearly all of it is the loading of programs, which takes half a second where it is not emulated.
+/// From the start to a proof: nearly all of it is the loading of programs, which takes less than a second where it is not emulated.
 const LOADED_WITHIN_S: f64 = 40.0;
 const STOCK: &[&str] = &["6.1", "6.12"];
 
