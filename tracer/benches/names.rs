@@ -22,6 +22,7 @@ use tracer::kernel::names::{Aliases, LockNamer};
 use tracer::kernel::offsets::{KernelOffsets, ResolvedOffsets};
 use tracer::kernel::stackscan::Memory;
 use tracer::kernel::symbols::Symbols;
+use tracer::kernel::sysroot::Sysroot;
 use tracer::source::snapshot::Walker;
 use tracer_common::config::Settings;
 
@@ -129,6 +130,7 @@ fn namer(btf: &Arc<Btf>, offsets: &KernelOffsets) -> Result<LockNamer> {
         offsets,
         Aliases::default(),
         1,
+        Sysroot::at("/no/such"),
     ))
 }
 

@@ -144,6 +144,7 @@ impl KernelFacts {
             &self.offsets.offsets,
             Aliases::read(self.files.root()),
             self.possible_cpus,
+            self.files.root().clone(),
         )
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 const KERNELS: &[&str] = &["6.1", "6.12"];
 /// Boots with a disk, and what is needed to use it.
 pub const GROUP: &str = "names";
-pub const MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
+pub const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "overlay"];
 
 /// A lock that is made contended.
 struct Lock {
@@ -71,6 +71,16 @@ const LOCKS: &[Lock] = &[
         name: "inode.i_rwsem of inode {inode} (tmpfs, {device})",
         class: "inode.i_rwsem",
         source: "object of the slab cache shmem_inode_cache",
+        sites: &["filename_create", "do_rmdir"],
+    },
+    Lock {
+        label: "overlay",
+        work: "directory /ovl/d",
+        wanted: "(overlay,",
+        kind: "rwsem",
+        name: "inode.i_rwsem of inode {inode} (overlay, {device})",
+        class: "inode.i_rwsem",
+        source: "object of the slab cache ovl_inode of the module overlay",
         sites: &["filename_create", "do_rmdir"],
     },
     Lock {
@@ -159,7 +169,9 @@ pub const TESTS: &[VmTest] = &[
             steps.limit(Duration::from_secs(400));
             steps.shell(
                 "mounts",
-                "mkdir -p /disk /mounted && mount -t ext4 /dev/vda /disk && mount -t tmpfs mounted /mounted",
+                "mkdir -p /disk /mounted /ovl && mount -t ext4 /dev/vda /disk && mount -t tmpfs mounted /mounted && \
+                 mkdir /mounted/low /mounted/up /mounted/work && \
+                 mount -t overlay overlay -o lowerdir=/mounted/low,upperdir=/mounted/up,workdir=/mounted/work /ovl",
             );
             steps.start_attached("live", &["record", "-o", CAPTURE, "--json"]);
             steps.limit(Duration::from_secs(90));

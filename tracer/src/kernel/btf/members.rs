@@ -183,7 +183,7 @@ pub(super) fn resolve<'a>(btf: &'a Btf, mut id: u32, outer: &str) -> Result<Opti
         if id == 0 {
             return Ok(None);
         }
-        let t = btf.layout.type_at(&btf.data, id)?;
+        let t = btf.type_at(id)?;
         if !t.kind.is_transparent() {
             return Ok(Some(t));
         }

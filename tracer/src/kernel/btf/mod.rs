@@ -18,14 +18,18 @@ mod paths;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 pub use error::{BtfError, BtfLoadError};
 pub use members::{BitRange, MemberOffset};
 pub use paths::{MemberPath, PerCpuPlace, Step};
 
 use super::name_index::NameIndex;
-use parse::{Kind, Layout, Type};
+use parse::{Before, Kind, Layout, Type};
 
 /// Where kernels built with `CONFIG_DEBUG_INFO_BTF` show their types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -36,6 +40,8 @@ pub struct Btf {
     data: Vec<u8>,
     layout: Layout,
     names: OnceLock<NameIndex>,
+    /// The kernel's own types, for those of a module.
+    base: Option<Arc<Self>>,
 }
 
 impl Btf {
@@ -54,16 +60,46 @@ impl Btf {
         })
     }
 
+    /// Reads and indexes the types of a module, which refer to the kernel's.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn load_module(path: &Path, base: &Arc<Self>) -> Result<Self, BtfLoadError> {
+        let data = fs::read(path).map_err(|source| BtfLoadError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse_module(data, base).map_err(|source| BtfLoadError::Parse {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Indexes the bytes of a module's types.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`].
+    pub fn parse_module(data: Vec<u8>, base: &Arc<Self>) -> Result<Self, BtfError> {
+        let layout = Layout::index(&data, base.layout.end())?;
+        Ok(Self {
+            data,
+            layout,
+            names: OnceLock::new(),
+            base: Some(Arc::clone(base)),
+        })
+    }
+
     /// Indexes BTF bytes.
     ///
     /// # Errors
     /// The header or a type record is malformed, of an unknown kind, or of the other byte order.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
-        let layout = Layout::index(&data)?;
+        let layout = Layout::index(&data, Before::default())?;
         Ok(Self {
             data,
             layout,
             names: OnceLock::new(),
+            base: None,
         })
     }
 
@@ -155,7 +191,25 @@ impl Btf {
             .filter_map(|id| self.layout.type_at(&self.data, id).ok())
     }
 
+    /// The record of a type id, which may be one of the kernel's own.
+    fn type_at(&self, id: u32) -> Result<Type<'_>, BtfError> {
+        match &self.base {
+            Some(base) if id <= base.layout.end().types => base.type_at(id),
+            _ => self.layout.type_at(&self.data, id),
+        }
+    }
+
+    /// Types of this name: its own, then those of the kernel.
     fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type<'a>> {
+        let base = self
+            .base
+            .as_deref()
+            .into_iter()
+            .flat_map(move |base| base.own_named(name));
+        self.own_named(name).chain(base)
+    }
+
+    fn own_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type<'a>> {
         let index = self.names.get_or_init(|| {
             NameIndex::build(self.layout.ids().filter_map(|id| {
                 let t = self.layout.type_at(&self.data, id).ok()?;
@@ -170,6 +224,9 @@ impl Btf {
     }
 
     fn string(&self, at: u32) -> &[u8] {
-        self.layout.string(&self.data, at)
+        match &self.base {
+            Some(base) if at < base.layout.end().strings => base.string(at),
+            _ => self.layout.string(&self.data, at),
+        }
     }
 }

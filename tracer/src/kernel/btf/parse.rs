@@ -177,9 +177,19 @@ impl<'a> Type<'a> {
     }
 }
 
+/// What comes before the types of a module: those of the kernel, whose numbering of types and of string offsets it continues.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    /// Number of types.
+    pub(super) types: u32,
+    /// Bytes of strings.
+    pub(super) strings: u32,
+}
+
 /// Where everything lies in the bytes.
 #[derive(Debug)]
 pub(super) struct Layout {
+    before: Before,
     /// Position in the bytes of type id 1, 2, ...
     positions: Vec<u32>,
     types_end: usize,
@@ -188,7 +198,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Checks the header and walks all type records once.
-    pub(super) fn index(data: &[u8]) -> Result<Self, BtfError> {
+    pub(super) fn index(data: &[u8], before: Before) -> Result<Self, BtfError> {
         let too_short = BtfError::TooShort { len: data.len() };
         let header = data.get(..HEADER).ok_or(too_short)?;
         let word = |at| u32_at(header, at).unwrap_or_default();
@@ -227,10 +237,12 @@ impl Layout {
         let (types_start, types_end) = section("type", word(8), word(12))?;
         let strings = section("string", word(16), word(20))?;
         let text = data.get(strings.0..strings.1).unwrap_or_default();
-        if text.first() != Some(&0) || text.last() != Some(&0) {
+        let whole = before.strings == 0;
+        if (whole && text.first() != Some(&0)) || text.last().is_some_and(|&end| end != 0) {
             return Err(BtfError::BadStrings);
         }
         let mut layout = Self {
+            before,
             positions: Vec::new(),
             types_end,
             strings,
@@ -238,9 +250,9 @@ impl Layout {
         let mut at = types_start;
         while at < types_end {
             // Both fit: the section's end was checked to be a u32, and a record is 12 bytes.
-            let (id, position) = (layout.positions.len() as u32 + 1, at as u32);
+            let (id, position) = (before.types + layout.positions.len() as u32 + 1, at as u32);
             let (t, end) = layout.record(data, id, at)?;
-            if t.name as usize >= text.len() {
+            if t.name as usize >= before.strings as usize + text.len() {
                 return Err(BtfError::BadName { id, at: t.name });
             }
             layout.positions.push(position);
@@ -253,19 +265,30 @@ impl Layout {
         self.positions.len()
     }
 
+    /// What comes before the types of a module.
+    pub(super) fn end(&self) -> Before {
+        Before {
+            types: self.before.types + self.positions.len() as u32,
+            strings: self.before.strings + (self.strings.1 - self.strings.0) as u32,
+        }
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> + use<> {
-        1..=self.positions.len() as u32
+        let before = self.before.types;
+        before + 1..=before + self.positions.len() as u32
     }
 
     /// The record of a type id. `void` (0) and ids out of range are errors.
     pub(super) fn type_at<'a>(&self, data: &'a [u8], id: u32) -> Result<Type<'a>, BtfError> {
-        let position = (id as usize).checked_sub(1).and_then(|i| self.positions.get(i));
+        let place = id.checked_sub(self.before.types).and_then(|id| id.checked_sub(1));
+        let position = place.and_then(|i| self.positions.get(i as usize));
         let position = *position.ok_or(BtfError::BadTypeId { id })?;
         Ok(self.record(data, id, position as usize)?.0)
     }
 
     /// The NUL-terminated name at an offset of the string section; empty when out of range.
     pub(super) fn string<'a>(&self, data: &'a [u8], at: u32) -> &'a [u8] {
+        let at = at.wrapping_sub(self.before.strings);
         let from = data
             .get(self.strings.0..self.strings.1)
             .and_then(|s| s.get(at as usize..))

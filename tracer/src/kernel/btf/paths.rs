@@ -107,7 +107,7 @@ impl Btf {
         let (id, start, _) = section
             .variables()
             .find(|&(_, start, size)| (start..start.saturating_add(size)).contains(&offset))?;
-        let variable = self.layout.type_at(&self.data, id).ok()?;
+        let variable = self.type_at(id).ok()?;
         let inner = resolve(self, variable.size_or_type, PERCPU_SECTION).ok()??;
         let mut search = Search::new(self, ends);
         let name = str::from_utf8(self.string(inner.name)).ok().filter(|n| !n.is_empty());
@@ -232,7 +232,7 @@ impl<'a> Search<'a> {
 /// Which of `names` the type has, under one of its typedefs or itself.
 fn is_named<'n>(btf: &Btf, mut id: u32, names: &[&'n str]) -> Option<&'n str> {
     for _ in 0..MAX_DEPTH {
-        let t = btf.layout.type_at(&btf.data, id).ok()?;
+        let t = btf.type_at(id).ok()?;
         let own = btf.string(t.name);
         if (t.kind.is_composite() || t.kind == Kind::Typedef)
             && let Some(name) = names.iter().find(|name| name.as_bytes() == own)

@@ -15,6 +15,7 @@
 
 mod aliases;
 mod details;
+mod modules;
 mod objects;
 mod reader;
 mod recognise;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 pub use aliases::Aliases;
+use modules::Modules;
 use reader::{Reader, Soon};
 use recognise::Recognised;
 use slab::Slabs;
@@ -43,6 +45,7 @@ use super::layout::stack_size;
 use super::offsets::KernelOffsets;
 use super::stackscan::Memory;
 use super::symbols::Symbols;
+use super::sysroot::Sysroot;
 use crate::event::LockKind;
 use crate::ids::LockAddr;
 
@@ -96,10 +99,11 @@ pub struct LockNamer {
     slabs: Slabs,
     areas: Areas,
     users: Users,
+    modules: Modules,
 }
 
 impl LockNamer {
-    /// For one kernel with this many possible CPUs. Without symbols or types there are fewer names.
+    /// For one kernel with this many possible CPUs. `root`: where it shows the types of its modules. Without symbols or types there are fewer names.
     #[must_use]
     pub fn new(
         symbols: Option<Arc<Symbols>>,
@@ -107,8 +111,10 @@ impl LockNamer {
         offsets: &KernelOffsets,
         aliases: Aliases,
         cpus: u32,
+        root: Sysroot,
     ) -> Self {
         Self {
+            modules: Modules::new(root),
             areas: Areas::new(symbols.as_deref(), cpus),
             slabs: Slabs::new(symbols.as_deref(), btf.as_deref(), offsets),
             types: Types::default(),

@@ -55,11 +55,19 @@ impl LockNamer {
         };
         let cache = &object.cache;
         let aliases = self.aliases.of(&cache.name);
-        let object_type = self.types.object(&btf, cache, aliases);
+        let object_type = self.types.object(&btf, &mut self.modules, cache, aliases);
         match &*object_type {
-            ObjectType::Struct(name) => {
-                let paths = self.types.paths(&btf, name, object.offset, kind);
-                let source = format!("object of the slab cache {}", cache.name);
+            ObjectType::Struct(_) | ObjectType::OfModule(..) => {
+                let mut source = format!("object of the slab cache {}", cache.name);
+                let (btf, name) = match &*object_type {
+                    ObjectType::OfModule(module, name) => {
+                        source.push_str(&format!(" of the module {}", module.name));
+                        (&module.btf, name)
+                    }
+                    ObjectType::Struct(name) => (&btf, name),
+                    _ => return Ok(bare(object, "")),
+                };
+                let paths = self.types.paths(btf, name, object.offset, kind);
                 match paths.as_slice() {
                     [] => Ok(Named {
                         name: format!("{name}+{:#x}", object.offset),

@@ -196,10 +196,14 @@ fn types() -> Blob {
 }
 
 fn namer(aliases: Aliases) -> LockNamer {
-    let btf = types().parse();
+    namer_with(types(), aliases, Sysroot::at("/no/such"))
+}
+
+fn namer_with(types: Blob, aliases: Aliases, root: Sysroot) -> LockNamer {
+    let btf = types.parse();
     let offsets = ResolvedOffsets::resolve(&btf).offsets;
     let symbols = Symbols::parse(Path::new("kallsyms"), SYMBOLS.as_bytes()).unwrap();
-    LockNamer::new(Some(Arc::new(symbols)), Some(Arc::new(btf)), &offsets, aliases, 2)
+    LockNamer::new(Some(Arc::new(symbols)), Some(Arc::new(btf)), &offsets, aliases, 2, root)
 }
 
 fn name_with(namer: &mut LockNamer, kernel: &mut Kernel, lock: u64, kind: LockKind) -> Option<(String, String, bool)> {
@@ -427,4 +431,34 @@ fn a_lock_on_a_stack_tells_whose() {
     assert_eq!(name(&mut k, stack + 0x3ff8, LockKind::Spinlock), expected);
     assert_eq!(name(&mut k, stack + 0x4000, LockKind::Spinlock), None, "behind it");
     assert_eq!(name(&mut k, stack - 8, LockKind::Spinlock), None, "before it");
+}
+
+#[test]
+fn an_object_of_a_module_is_told_by_the_modules_types() {
+    const RWSEM: u32 = 11;
+    let kernel = types();
+    let tree = Tree::new();
+    let module = |name: &str| {
+        let mut module = Blob::module_of(&kernel);
+        module.strukt(name, 64, &[("lock", RWSEM, 64, 0)]);
+        module.bytes()
+    };
+    tree.file("/sys/kernel/btf/vmlinux", b"not read")
+        .file("/sys/kernel/btf/broken", b"nothing")
+        .file("/sys/kernel/btf/overlay", module("ovl_inode"))
+        .file("/sys/kernel/btf/one", module("same"))
+        .file("/sys/kernel/btf/other", module("same"));
+    let btf = Arc::new(types().parse());
+    assert_eq!(btf.struct_size("rw_semaphore"), Ok(40));
+    let mut namer = namer_with(types(), Aliases::default(), tree.root());
+    let mut k = Kernel::new();
+    k.slab("ovl_inode", 64, false);
+    let named = name_with(&mut namer, &mut k, SLAB + 8, LockKind::Rwsem);
+    assert_eq!(named, firm("ovl_inode.lock", "ovl_inode.lock"));
+    // Two modules have such a struct: which of them it is, nothing tells.
+    k.slab("same", 64, false);
+    assert_eq!(
+        name_with(&mut namer, &mut k, SLAB + 8, LockKind::Rwsem),
+        weak("same+0x8", "same+0x8")
+    );
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::modules::{ModuleTypes, Modules};
 use super::slab::Cache;
 use crate::event::LockKind;
 use crate::kernel::btf::{Btf, MemberPath};
@@ -61,10 +62,12 @@ fn struct_of(cache: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
 }
 
 /// What the objects of a cache are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum ObjectType {
     /// This struct: the cache is named after it and has its size.
     Struct(String),
+    /// The same, of a module.
+    OfModule(Arc<ModuleTypes>, String),
     /// One of several: (cache, struct), of those whose struct is known. Merged caches share their slabs.
     OneOf(Vec<(String, String)>),
     /// Memory of `kmalloc`, of this size.
@@ -73,7 +76,8 @@ pub enum ObjectType {
     Unknown,
 }
 
-type PathKey = (String, u32, LockKind);
+/// The types are told apart by where they are.
+type PathKey = (usize, String, u32, LockKind);
 
 /// Answers, kept because they are dear.
 #[derive(Debug, Default)]
@@ -84,12 +88,22 @@ pub struct Types {
 
 impl Types {
     /// What the objects of a cache are. `aliases`: all caches that share its slabs.
-    pub fn object(&mut self, btf: &Btf, cache: &Cache, aliases: &[String]) -> Arc<ObjectType> {
+    pub fn object(
+        &mut self,
+        btf: &Arc<Btf>,
+        modules: &mut Modules,
+        cache: &Cache,
+        aliases: &[String],
+    ) -> Arc<ObjectType> {
         let key = (cache.name.clone(), cache.object_size);
         if let Some(known) = self.objects.get(&key) {
             return Arc::clone(known);
         }
-        let found = Arc::new(object_type(btf, cache, aliases));
+        let found = match object_type(btf, cache, aliases) {
+            ObjectType::Unknown => modules.object_type(btf, cache),
+            known => known,
+        };
+        let found = Arc::new(found);
         if self.objects.len() >= MAX_KNOWN {
             self.objects.clear();
         }
@@ -99,7 +113,7 @@ impl Types {
 
     /// Paths to a lock of this kind at an offset of a struct.
     pub fn paths(&mut self, btf: &Btf, name: &str, offset: u32, kind: LockKind) -> Arc<Vec<MemberPath>> {
-        let key = (name.to_owned(), offset, kind);
+        let key = (std::ptr::from_ref(btf).addr(), name.to_owned(), offset, kind);
         if let Some(known) = self.paths.get(&key) {
             return Arc::clone(known);
         }
@@ -125,12 +139,18 @@ fn object_type(btf: &Btf, cache: &Cache, aliases: &[String]) -> ObjectType {
             .filter_map(|alias| Some((alias.clone(), struct_of(alias, smaller)?)));
         return ObjectType::OneOf(others.collect());
     }
+    own_struct(btf, cache).map_or(ObjectType::Unknown, ObjectType::Struct)
+}
+
+/// The struct that a cache is named after, and has the size of.
+pub fn own_struct(btf: &Btf, cache: &Cache) -> Option<String> {
+    let size = cache.object_size;
     let same = |name: &str| {
         btf.struct_size(name).is_ok_and(|own| {
             own <= size && size - own < ROUNDING || SIZED_AT_RUN_TIME.contains(&name) && own.abs_diff(size) <= own / 2
         })
     };
-    struct_of(&cache.name, same).map_or(ObjectType::Unknown, ObjectType::Struct)
+    struct_of(&cache.name, same)
 }
 
 /// Size of a kmalloc cache. KERNEL: `kmalloc_info` (mm/slab_common.c): `kmalloc-192`, `kmalloc-cg-1k`, `kmalloc-rcl-8k`,

@@ -6,6 +6,7 @@ use crate::event::{Actor, Evidence, Mode, Owner, Phase, Queued, WaitSample};
 use crate::ids::{TaskKey, Tid};
 use crate::kernel::names::Aliases;
 use crate::kernel::offsets::KernelOffsets;
+use crate::kernel::sysroot::Sysroot;
 
 const CODE: u64 = 0xffff_ffff_8100_0000;
 const DATA: u64 = 0xffff_ffff_8200_0000;
@@ -29,6 +30,7 @@ fn names() -> Names {
         &KernelOffsets::default(),
         Aliases::default(),
         1,
+        Sysroot::at("/no/such"),
     );
     Names::with(Some(symbols), namer)
 }

@@ -7,6 +7,8 @@ pub(crate) struct Blob {
     types: Vec<u8>,
     strings: Vec<u8>,
     next: u32,
+    /// Bytes of strings of the kernel that these types are a module's of.
+    before: u32,
 }
 
 /// (name, type id, bit offset, bit size)
@@ -18,6 +20,17 @@ impl Blob {
             types: Vec::new(),
             strings: vec![0],
             next: 1,
+            before: 0,
+        }
+    }
+
+    /// The types of a module of the kernel `base`, which is complete.
+    pub(crate) fn module_of(base: &Self) -> Self {
+        Self {
+            types: Vec::new(),
+            strings: Vec::new(),
+            next: base.next,
+            before: base.strings.len() as u32,
         }
     }
 
@@ -25,7 +38,7 @@ impl Blob {
         if name.is_empty() {
             return 0;
         }
-        let at = self.strings.len() as u32;
+        let at = self.before + self.strings.len() as u32;
         self.strings.extend_from_slice(name.as_bytes());
         self.strings.push(0);
         at

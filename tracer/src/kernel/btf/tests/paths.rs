@@ -1,6 +1,8 @@
 //! From offsets to members.
 
-use super::super::{Btf, MemberPath};
+use std::sync::Arc;
+
+use super::super::{Btf, BtfError, MemberPath};
 use super::blob::Blob;
 
 const MUTEX: &[&str] = &["mutex"];
@@ -119,4 +121,44 @@ fn sizes_find_structs() {
     let btf = btf();
     let found: Vec<&str> = btf.structs_of_size(33..=64).collect();
     assert_eq!(found, ["inode"]);
+}
+
+#[test]
+fn types_of_a_module_continue_those_of_the_kernel() {
+    let mut kernel = Blob::new();
+    let word = kernel.int("unsigned long", 8, 64);
+    let mutex = kernel.strukt("mutex", 32, &[("owner", word, 0, 0)]);
+    let inode = kernel.strukt("inode", 64, &[("i_ino", word, 0, 0), ("i_mutex", mutex, 64, 0)]);
+    let mut module = Blob::module_of(&kernel);
+    module.strukt(
+        "ovl_inode",
+        96,
+        &[
+            ("flags", word, 0, 0),
+            ("vfs_inode", inode, 64, 0),
+            ("lock", mutex, 576, 0),
+        ],
+    );
+    let kernel = Arc::new(kernel.parse());
+    let module = Btf::parse_module(module.bytes(), &kernel).expect("well-formed");
+    assert_eq!(
+        texts(&module.paths_at("ovl_inode", 16, MUTEX)),
+        ["ovl_inode.vfs_inode.i_mutex"]
+    );
+    assert_eq!(texts(&module.paths_at("ovl_inode", 72, MUTEX)), ["ovl_inode.lock"]);
+    assert_eq!(module.struct_size("ovl_inode"), Ok(96));
+    assert_eq!(
+        module
+            .member_offset("ovl_inode", "vfs_inode.i_mutex")
+            .map(|m| (m.bytes, m.size)),
+        Ok((16, 32))
+    );
+    // What it does not define itself is the kernel's.
+    assert_eq!(module.struct_size("inode"), Ok(64));
+    assert!(!kernel.has_struct("ovl_inode"));
+    // Alone it means nothing.
+    let mut alone = Blob::module_of(&Blob::new());
+    alone.strukt("broken", 8, &[("x", 4_000, 0, 0)]);
+    let alone = Btf::parse_module(alone.bytes(), &kernel);
+    assert!(matches!(alone, Ok(_) | Err(BtfError::BadName { .. })));
 }
