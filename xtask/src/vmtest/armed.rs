@@ -3,6 +3,7 @@
 
 use super::live::WORK;
 use super::results::Output;
+use super::spin::Named;
 use super::{GuestRun, Steps, VmTest};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -124,10 +125,10 @@ pub const TESTS: &[VmTest] = &[
             let lock = format!("{:#018x}", truth.lock("heap.softirq_timer.lock")?);
             let thread = format!("lf_tmr_holder ({tid})");
             let title = format!(
-                "softirq on CPU 1 above {thread} (a timer) spins on spinlock {lock} at lockfault_softirq_touch, which {thread} holds, \
+                "softirq on CPU 1 above {thread} (a timer) spins on LOCK at lockfault_softirq_touch, which {thread} holds, \
                  interrupted at lockfault_softirq_timer_section: neither can go on"
             );
-            verdict(run.output("report")?, 3, "context-deadlock", "likely", &title)?;
+            verdict(run.output("report")?, 3, "context-deadlock", "likely", &lock, &title)?;
             let links = run.output("links")?.stdout().into_owned();
             // A kprobe goes only when an RCU grace period has ended, which this CPU does not let happen.
             ensure!(
@@ -167,9 +168,9 @@ pub const TESTS: &[VmTest] = &[
             let tid = truth.task("dead-lock-word", "stuck")?;
             let lock = format!("{:#018x}", truth.lock("heap.dead_word.done.wait.lock")?);
             let title = format!(
-                "CPU 1: lf_dlw_stuck ({tid}) spins on spinlock {lock}, whose word says that nobody holds it: it was overwritten while in use"
+                "CPU 1: lf_dlw_stuck ({tid}) spins on LOCK, whose word says that nobody holds it: it was overwritten while in use"
             );
-            verdict(run.output("report")?, 4, "dead-lock-word", "proven", &title)?;
+            verdict(run.output("report")?, 4, "dead-lock-word", "proven", &lock, &title)?;
             let said = run.output("recorder")?.stderr().into_owned();
             ensure!(
                 said.contains("CPU 1 takes no interrupts, so no probe can be taken off"),
@@ -188,7 +189,7 @@ pub const TESTS: &[VmTest] = &[
             ] {
                 ensure!(late.stderr().contains(text), "no \"{text}\": {}", late.shown());
             }
-            verdict(run.output("late-report")?, 4, "dead-lock-word", "likely", &title)
+            verdict(run.output("late-report")?, 4, "dead-lock-word", "likely", &lock, &title)
         },
     },
 ];
@@ -233,8 +234,8 @@ fn in_time(run: &GuestRun) -> Result<()> {
         .context("the capture never named the verdict")
 }
 
-/// The only finding above information of a report.
-fn verdict(report: &Output, code: i32, kind: &str, certainty: &str, title: &str) -> Result<()> {
+/// The only finding above information of a report. `LOCK` in the title stands for whatever the lock is called.
+fn verdict(report: &Output, code: i32, kind: &str, certainty: &str, lock: &str, title: &str) -> Result<()> {
     report.exited_with(code)?;
     let value: Value = serde_json::from_str(&report.stdout()).context("no report")?;
     let findings = value["findings"].as_array().context("no findings")?;
@@ -245,6 +246,7 @@ fn verdict(report: &Output, code: i32, kind: &str, certainty: &str, title: &str)
     let [finding] = told.as_slice() else {
         bail!("{} findings instead of one: {told:#?}", told.len());
     };
+    let title = title.replace("LOCK", &Named::of(finding, lock).words("spinlock", lock));
     let wanted = json!({"kind": kind, "certainty": certainty, "severity": "critical", "title": title});
     for (field, value) in wanted.as_object().into_iter().flatten() {
         ensure!(finding[field] == *value, "{field} is {}, not {value}", finding[field]);

@@ -434,6 +434,9 @@ const VOLATILE: &[&str] = &[
     "stack",
     "waited_ns",
     "cgroup",
+    "cgroup_path",
+    "container",
+    "doing",
     "total_wait_ns",
     "longest_wait_ns",
 ];
