@@ -88,7 +88,7 @@ pub fn run(bench: &Bench) -> Result<()> {
             threads,
         } => return size::run(*rounds, *seconds, *threads),
         Bench::Snapshot { rounds, threads } => return hang::run(threads, *rounds),
-        Bench::Soak { seconds } => return soak::run(Duration::from_secs((*seconds).into()), &[]),
+        Bench::Soak { seconds } => return soak::run(Duration::from_secs((*seconds).into()), &[], true),
     };
     let holdup = build::host()?;
     let _counting = Counting::start()?;

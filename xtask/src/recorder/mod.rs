@@ -37,7 +37,7 @@ pub fn run(filter: Option<&str>, count: &mut Count) {
     ui::step(format!("{NAME} ..."));
     let line = match impossible() {
         Some(why) => Line::Skipped(why.to_owned()),
-        None => Line::from(soak::run(SHORT.0, SHORT.1)),
+        None => Line::from(soak::run(SHORT.0, SHORT.1, false)),
     };
     count.add(NAME, line);
 }

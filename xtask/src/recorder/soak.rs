@@ -23,11 +23,15 @@ const REPEATED: usize = 50;
 /// What is printed on the way.
 const TELL_EVERY: Duration = Duration::from_secs(300);
 
-/// Records for so long; prints what it took.
+/// For files to fill up where there is little contention.
+const FULL_WITHIN: Duration = Duration::from_secs(180);
+
+/// Records for so long, and until a file had to go for a newer one; prints what it took. The threads contend in bursts, or
+/// without rest.
 ///
 /// # Errors
 /// What was not as it must be.
-pub fn run(length: Duration, arguments: &[&str]) -> Result<()> {
+pub fn run(length: Duration, arguments: &[&str], rest: bool) -> Result<()> {
     let holdup = build::host()?;
     let directory = paths::target().join(format!("record/{}", length.as_secs()));
     if directory.exists() {
@@ -41,27 +45,33 @@ pub fn run(length: Duration, arguments: &[&str]) -> Result<()> {
     let tmpfs = tempfile::tempdir_in(TMPFS).with_context(|| format!("no tmpfs at {TMPFS}"))?;
     let workload = Workload {
         threads: 3,
-        rest: Some((50, Duration::from_millis(20))),
+        rest: rest.then_some((50, Duration::from_millis(20))),
         hold_every: Some(Duration::from_millis(500)),
     };
-    let ((usage, stdout, stderr), made) = during(workload, tmpfs.path(), || {
+    let ((usage, took, stdout, stderr), made) = during(workload, tmpfs.path(), || {
         let recorder = Recorder::start(&holdup, &directory, &[&fixed, arguments].concat())?;
-        let usage = sample(&recorder, length)?;
+        let started = Instant::now();
+        let oldest = directory.join(format!("c.holdup.{KEEP}"));
+        let mut usage = sample(&recorder, length)?;
+        let full = Instant::now() + FULL_WITHIN;
+        while !oldest.exists() && Instant::now() < full {
+            usage.extend(sample(&recorder, Duration::from_secs(1))?);
+        }
+        let took = started.elapsed().as_secs_f64();
         let (stdout, stderr) = recorder.end()?;
-        Ok((usage, stdout, stderr))
+        Ok((usage, took, stdout, stderr))
     })?;
     let files = files(&directory)?;
     let recorded = number_before(&stderr, " events,").with_context(|| format!("no count of events: {stderr}"))?;
     let parts = number_before(&stderr, " files:").with_context(|| format!("there was no rotation: {stderr}"))?;
     let last = usage.last().context("it was too short")?;
     println!(
-        "{:.0} s, {made} directories: {recorded} events in {parts} files, {} kept with {} bytes; {:.2} s of CPU ({:.2} %); \
+        "{took:.0} s, {made} directories: {recorded} events in {parts} files, {} kept with {} bytes; {:.2} s of CPU ({:.2} %); \
          memory {} to {} KiB, {} after a quarter of the time",
-        length.as_secs_f64(),
         files.len(),
         files.iter().map(|(_, bytes)| bytes).sum::<u64>(),
         last.cpu,
-        last.cpu / length.as_secs_f64() * 100.0,
+        last.cpu / took * 100.0,
         usage.iter().map(|u| u.resident).min().unwrap_or(0),
         most(&usage),
         most(usage.get(..usage.len() / 4).unwrap_or_default()),
