@@ -96,17 +96,18 @@ fn kernel(btf: &Btf, o: &KernelOffsets) -> Result<(Made, Vec<(LockAddr, LockKind
     made.put(at(SUPER, o.inode.device_name)?, b"tmpfs\0");
     made.put(at(TYPE, o.inode.fs_name)?, &(TEXT + 64).to_le_bytes());
     let each = PAGE / size;
+    let flag = btf.enumerator("PG_slab").filter(|bit| (0..64).contains(bit));
+    let code = btf.enumerator("PGTY_slab");
     let mut locks = Vec::new();
     for n in 0..LOCKS {
         let (page, place) = (n / each, n % each);
         let head = PAGES + page * u64::from(o.sizes.page.context("no struct page")?);
-        let flags = btf.enumerator("PG_slab").filter(|bit| (0..64).contains(bit));
         made.put(
             at(head, o.page.flags)?,
-            &flags.map_or(0, |bit| 1_u64 << bit).to_le_bytes(),
+            &flag.map_or(0, |bit| 1_u64 << bit).to_le_bytes(),
         );
         made.put(at(head, o.page.slab_cache)?, &CACHE.to_le_bytes());
-        if let Some(code) = btf.enumerator("PGTY_slab") {
+        if let Some(code) = code {
             made.put(at(head, o.page.page_type)?, &((code as u32) << 24).to_le_bytes());
         }
         let object = DIRECT + page * PAGE + place * size + inode;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::objects::{bare, display, one_of};
 use super::reader::{Reader, Soon};
 use super::slab::Object;
-use super::types::ends;
+use super::types::lock_paths;
 use super::{LockNamer, Named};
 use crate::event::LockKind;
 use crate::ids::KernelAddr;
@@ -143,7 +143,7 @@ impl Kind {
         names.dedup();
         let mut candidates = Vec::new();
         for name in names {
-            let paths = btf.paths_at(name, offset, ends(kind));
+            let paths = lock_paths(btf, name, offset, kind);
             let Some(path) = paths.into_iter().next() else { continue };
             let own = offset..offset.saturating_add(lock_size(kind));
             let landmarks = btf.landmarks(name, &["list_head"], MAX_LANDMARKS);
@@ -225,7 +225,8 @@ enum Seen {
     Neutral,
     /// Two pointers that do not point back.
     Changing,
-    /// May be a pointer to a per-CPU object, which on x86-64 is an offset and not an address.
+    /// May be a pointer to a per-CPU object, which on x86-64 is an offset and not an address, or a number in a pointer's place, as at the
+    /// end of some lists.
     Odd,
     Contradicts,
 }
@@ -265,7 +266,7 @@ fn function(word: Option<u64>, symbols: Option<&Symbols>) -> Seen {
 fn pointer(word: Option<u64>) -> Seen {
     match word {
         Some(word) if word == 0 || word >= KERNEL_START || POISON.contains(&word) => Seen::Neutral,
-        Some(word) if word >> 47 == 0 && word.is_multiple_of(4) => Seen::Odd,
+        Some(word) if word >> 47 == 0 => Seen::Odd,
         _ => Seen::Contradicts,
     }
 }
@@ -303,7 +304,7 @@ mod tests {
         assert_eq!(seen(0xffff_8880_0000_1001), Seen::Neutral, "flags in the low bits");
         assert_eq!(seen(POISON[0]), Seen::Neutral);
         assert_eq!(seen(0x607f_e080_c2a8), Seen::Odd, "a per-CPU object");
-        assert_eq!(seen(7), Seen::Contradicts);
+        assert_eq!(seen(1), Seen::Odd, "the end of a list of nulls");
         assert_eq!(seen(u64::MAX >> 1), Seen::Contradicts);
         assert_eq!(pointer(None), Seen::Contradicts);
     }

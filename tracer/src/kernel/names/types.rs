@@ -117,7 +117,7 @@ impl Types {
         if let Some(known) = self.paths.get(&key) {
             return Arc::clone(known);
         }
-        let found = Arc::new(btf.paths_at(name, offset, ends(kind)));
+        let found = Arc::new(lock_paths(btf, name, offset, kind));
         if self.paths.len() >= MAX_KNOWN {
             self.paths.clear();
         }
@@ -162,6 +162,16 @@ fn kmalloc(name: &str, object_size: u32) -> Option<u32> {
     digits.bytes().all(|b| b.is_ascii_digit()).then_some(object_size)
 }
 
+/// Paths to a lock of this kind at an offset of a struct. The queue of a rwlock is a spinlock inside of it, and may be what is waited for.
+#[must_use]
+pub fn lock_paths(btf: &Btf, name: &str, offset: u32, kind: LockKind) -> Vec<MemberPath> {
+    let found = btf.paths_at(name, offset, ends(kind));
+    if found.is_empty() && kind == LockKind::Rwlock {
+        return btf.paths_at(name, offset, ends(LockKind::Spinlock));
+    }
+    found
+}
+
 /// The types at whose address the kernel reports contention of a lock of this kind.
 #[must_use]
 pub fn ends(kind: LockKind) -> &'static [&'static str] {
@@ -190,6 +200,7 @@ pub fn ends(kind: LockKind) -> &'static [&'static str] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::btf::tests::blob::Blob;
 
     #[test]
     fn kmalloc_caches_are_told_by_name() {
@@ -199,5 +210,24 @@ mod tests {
         assert_eq!(kmalloc("dma-kmalloc-512", 512), Some(512));
         assert_eq!(kmalloc("kmalloc_test", 8), None);
         assert_eq!(kmalloc("dentry", 192), None);
+    }
+
+    #[test]
+    fn the_queue_of_a_rwlock_is_a_part_of_it() {
+        let mut b = Blob::new();
+        let half = b.int("unsigned int", 4, 32);
+        let raw = b.strukt("raw_spinlock", 4, &[("val", half, 0, 0)]);
+        let queued = b.strukt("qrwlock", 8, &[("cnts", half, 0, 0), ("wait_lock", raw, 32, 0)]);
+        let plain = b.strukt("", 8, &[("raw_lock", queued, 0, 0)]);
+        let rwlock = b.add("rwlock_t", 8, false, 0, plain, &[]);
+        b.strukt("journal", 24, &[("flags", half, 0, 0), ("lock", rwlock, 64, 0)]);
+        let btf = b.parse();
+        let shown = |offset, kind| -> Vec<String> {
+            let paths = lock_paths(&btf, "journal", offset, kind);
+            paths.iter().map(|path| path.text_from(0)).collect()
+        };
+        assert_eq!(shown(8, LockKind::Rwlock), ["journal.lock"]);
+        assert_eq!(shown(12, LockKind::Rwlock), ["journal.lock.raw_lock.wait_lock"]);
+        assert_eq!(shown(12, LockKind::Mutex), [""; 0]);
     }
 }
