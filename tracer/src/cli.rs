@@ -136,7 +136,7 @@ pub struct CaptureArgs {
     /// Take no kernel stacks.
     #[arg(long)]
     pub no_stacks: bool,
-    /// Attach kprobes to unlock slowpaths, too: who released what somebody waited for.
+    /// Attach kprobes to unlock slowpaths, too: who released what somebody waited for, and how long contended locks are held.
     #[arg(long)]
     pub releases: bool,
     /// Attach kprobes to init functions, too: who initialises a lock again while others hold it or wait for it.

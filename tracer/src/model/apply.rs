@@ -228,6 +228,7 @@ impl Model {
         let lock = self.locks.resolve(release.lock, release.kind, time);
         let Some(entry) = self.locks.get_mut(lock) else { return };
         entry.releases = entry.releases.saturating_add(1);
+        entry.holds.released(task, time);
         entry.candidates.retain(|c| c.holder != task || c.seen.last > time);
         if entry.held().owner() == Some(task) {
             self.ownership_changed(lock, time, None);

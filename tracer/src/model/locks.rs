@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::arena::{ActorIx, Arena, LockIx, WaitIx};
+use super::holds::Holds;
 use super::stats::Contention;
 use super::steady::{Span, Steady};
 use crate::event::{Evidence, LockKind, Mode};
@@ -96,6 +97,8 @@ pub struct LockEntry {
     pub last_seen: Timestamp,
     /// Releases seen.
     pub releases: u64,
+    /// Holds that were seen from begin to end.
+    pub holds: Holds,
 }
 
 /// Most candidates kept for one lock.
@@ -113,6 +116,7 @@ impl LockEntry {
             contention: None,
             last_seen: time,
             releases: 0,
+            holds: Holds::default(),
         }
     }
 

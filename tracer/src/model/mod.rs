@@ -8,6 +8,7 @@ mod actors;
 mod apply;
 mod arena;
 mod evict;
+mod holds;
 mod locks;
 mod loss;
 mod names;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use actors::{ActorEntry, Actors, Depends, Sampled, is_asleep};
 pub use arena::{ActorIx, Arena, Index, LockIx, WaitIx};
+pub use holds::Holds;
 pub use locks::{Candidate, Held, LockEntry, LockKey, Locks, OwnerRead};
 pub use loss::Losses;
 pub use names::Names;

@@ -328,6 +328,13 @@ impl Model {
                 .get_or_insert_with(|| Box::new(Contention::new(time)))
                 .ended(time, end.waited);
         }
+        if end.result == 0
+            && known.is_some()
+            && let Some(entry) = self.locks.get_mut(lock)
+        {
+            let began = Timestamp(time.0.saturating_sub(end.waited.0));
+            entry.holds.taken(exclusive.then_some(waiter), began, time);
+        }
         if end.result == 0 && known.is_some() {
             self.ownership_changed(lock, time, exclusive.then_some(waiter));
         }

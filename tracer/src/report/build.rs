@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 
 use super::coverage::Coverage;
 use super::{
-    ClosedRow, CpuRow, Frame, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow, TotalsRow,
-    TreeRoot, WaitRow,
+    ClosedRow, CpuRow, Frame, HeldRow, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow,
+    TotalsRow, TreeRoot, WaitRow,
 };
 use crate::diagnosis::{About, Blocked, Engine, Graph, Hold, Root, phrase};
 use crate::event::{Actor, Inlined, Mode, Phase, Queued, TaskState};
@@ -299,6 +299,11 @@ fn lock_row(model: &Model, graph: &Graph, ix: LockIx) -> Option<LockRow> {
         max: totals.max,
         p50: totals.percentile(50),
         p99: totals.percentile(99),
+        held: (lock.holds.count > 0).then_some(HeldRow {
+            times: lock.holds.count,
+            total: lock.holds.total,
+            max: lock.holds.max,
+        }),
         rate,
         wait_per_second,
         history: window

@@ -135,6 +135,9 @@ pub struct LockRow {
     /// Upper bound of the 99th percentile.
     #[serde(rename = "p99_ns")]
     pub p99: Option<Nanos>,
+    /// How long it was held while somebody waited; only where releases are seen (`--releases`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldRow>,
     /// Ended waits per second over the last seconds.
     pub rate: u64,
     /// Waited time per second over the last seconds.
@@ -144,6 +147,19 @@ pub struct LockRow {
     pub history: Vec<u32>,
     /// Ended waits per power of two of nanoseconds.
     pub histogram: Vec<u64>,
+}
+
+/// Holds of a lock from the end of a wait to the release, as far as somebody waited meanwhile: lower bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldRow {
+    /// How many.
+    pub times: u64,
+    /// Their summed time.
+    #[serde(rename = "total_ns")]
+    pub total: Nanos,
+    /// The longest.
+    #[serde(rename = "max_ns")]
+    pub max: Nanos,
 }
 
 /// Who holds a lock.

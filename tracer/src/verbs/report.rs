@@ -141,6 +141,14 @@ fn page(out: &mut impl Write, player: &Player, report: &Report, depth: Option<De
             duration(Nanos(row.max.0.max(row.longest_wait.0))),
             row.lock.waiters
         )?;
+        if let Some(held) = row.held {
+            let times = count(usize::try_from(held.times).unwrap_or(usize::MAX), "time");
+            let (total, max) = (duration(held.total), duration(held.max));
+            writeln!(
+                out,
+                "    held while somebody waited: {times}, in sum at least {total}, longest at least {max}"
+            )?;
+        }
     }
     more(out, locks.len() + report.locks_left_out)
 }

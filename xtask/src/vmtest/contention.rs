@@ -235,6 +235,27 @@ fn releases(run: &GuestRun, (scenario, lock, role): &(&str, &str, &str)) -> Resu
     };
     let holder = truth.task(scenario, role)?;
     ensure!(first["waiter"]["tid"] == holder, "not released by {holder}: {first}");
+    // Semaphores have no holder: who takes one and who gives it are two things.
+    if *scenario != "contend-semaphore" {
+        held(&output.stdout(), truth.lock(lock)?)?;
+    }
+    Ok(())
+}
+
+/// The storm's holds were seen from the end of a wait to the release, none of them longer than the run.
+fn held(stdout: &str, lock: u64) -> Result<()> {
+    let report: Value = serde_json::from_str(stdout.lines().last().unwrap_or_default()).context("no report")?;
+    let address = format!("{lock:#018x}");
+    let mut rows = report["locks"].as_array().into_iter().flatten();
+    let row = rows
+        .find(|row| row["address"] == address)
+        .context("no row for the lock")?;
+    let number = |field: &str| row["held"][field].as_u64().unwrap_or(0);
+    let (times, total, max) = (number("times"), number("total_ns"), number("max_ns"));
+    ensure!(
+        times > 0 && 0 < max && max <= total && max < 5_000_000_000,
+        "held {times} times, {total} ns in sum, {max} ns at most: {row}"
+    );
     Ok(())
 }
 

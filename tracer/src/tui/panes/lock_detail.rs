@@ -71,6 +71,14 @@ fn statistics(page: &mut Page, row: &LockRow, glyphs: &Glyphs) {
         percentile(row.p50),
         percentile(row.p99)
     ));
+    if let Some(held) = row.held {
+        page.plain(format!(
+            "held while somebody waited: {}, in sum at least {}, longest at least {}",
+            count(usize::try_from(held.times).unwrap_or(usize::MAX), "time"),
+            duration(held.total),
+            duration(held.max)
+        ));
+    }
     page.plain(format!(
         "{} a second, {} of waiting a second",
         number(row.rate),
