@@ -38,7 +38,7 @@ pub const TESTS: &[VmTest] = &[
             let all = [INVERSIONS.iter().collect(), lasting()].concat();
             watch(steps, "lasting", &all, |steps| {
                 for verdict in INVERSIONS {
-                    steps.trigger(verdict.scenario);
+                    steps.trigger(&format!("{} {}", verdict.scenario, verdict.parameters));
                     steps.done(verdict.scenario);
                 }
                 lasting().into_iter().for_each(|verdict| start(steps, verdict));
