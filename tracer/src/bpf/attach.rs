@@ -100,17 +100,18 @@ const RT_MUTEX_SLOWPATHS: &[&str] = &["rt_mutex_slowlock", "rt_mutex_slowlock_bl
 
 /// Every probe holdup knows. KERNEL: slowpath names of 5.10 to 6.18, kernel/locking/.
 pub const PROBES: &[Probe] = &[
-    Probe {
-        program: "tp_contention_begin",
-        role: Role::Contention,
-        via: Via::Tracepoint("contention_begin"),
-        shows: "waits on every kind of lock",
-    },
+    // The ends come first: a begin whose end nobody listens to yet would be a wait that does not end.
     Probe {
         program: "tp_contention_end",
         role: Role::Contention,
         via: Via::Tracepoint("contention_end"),
         shows: "how long waits took",
+    },
+    Probe {
+        program: "tp_contention_begin",
+        role: Role::Contention,
+        via: Via::Tracepoint("contention_begin"),
+        shows: "waits on every kind of lock",
     },
     entry(
         "kp_mutex",

@@ -196,7 +196,8 @@ impl Links {
     /// When bpffs is not there or refuses a name; what has no name by then is taken off when the process ends.
     pub fn end(&mut self, stays: impl Fn(Asks) -> bool) -> Result<Option<(PathBuf, usize)>> {
         let (stay, go): (Vec<_>, Vec<_>) = self.links.drain(..).partition(|(asks, _)| stays(*asks));
-        go.into_iter().for_each(|(_, link)| link.take_off());
+        // The last first: begins before their ends.
+        go.into_iter().rev().for_each(|(_, link)| link.take_off());
         let home = match self.home.take() {
             Some(home) => home,
             None if stay.is_empty() => return Ok(None),
