@@ -233,7 +233,7 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
     let code = if *context == "softirq" { "Softirq" } else { "Hardirq" };
     let cure = is.cure.replace("THREAD", &thread);
     let expected = json!({
-        "id": format!("context-deadlock:cpu1-{code}:{tid}:{lock}"),
+        "id": format!("context-deadlock:cpu1-{code}:{tid}:spin-{lock}"),
         "kind": "context-deadlock",
         "severity": "critical",
         "certainty": "likely",
@@ -317,7 +317,7 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     });
     let who = format!("lf_dlw_stuck ({stuck})");
     let wanted = [
-        ("id", json!(format!("dead-lock-word:{lock}"))),
+        ("id", json!(format!("dead-lock-word:spin-{lock}"))),
         ("kind", json!("dead-lock-word")),
         ("severity", json!("critical")),
         ("certainty", json!(attached.certainty)),
