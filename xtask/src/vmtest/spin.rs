@@ -290,8 +290,13 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     };
     let of_lock = |lock: &str| Named::of(finding, lock).wanted(lock, "spinlock", "exclusive");
     let spinlock = Named::of(finding, &lock).words("spinlock", &lock);
+    // Naming takes a twentieth of the time at most, so a finding may open before its locks are looked up.
+    let names = [
+        "lockfault_tlb_lock [lockfault]",
+        "wanted at lockfault_dead_word_spinner [lockfault]",
+    ];
     ensure!(
-        Named::of(finding, &tlb).name == json!("lockfault_tlb_lock [lockfault]"),
+        names.iter().any(|name| Named::of(finding, &tlb).name == *name),
         "a variable without its name: {finding:#}"
     );
     let behind_tlb = json!({
