@@ -290,13 +290,8 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     };
     let of_lock = |lock: &str| Named::of(finding, lock).wanted(lock, "spinlock", "exclusive");
     let spinlock = Named::of(finding, &lock).words("spinlock", &lock);
-    // Naming takes a twentieth of the time at most, so a finding may open before its locks are looked up.
-    let names = [
-        "lockfault_tlb_lock [lockfault]",
-        "wanted at lockfault_dead_word_spinner [lockfault]",
-    ];
     ensure!(
-        names.iter().any(|name| Named::of(finding, &tlb).name == *name),
+        Named::of(finding, &tlb).name == json!("lockfault_tlb_lock [lockfault]"),
         "a variable without its name: {finding:#}"
     );
     let behind_tlb = json!({

@@ -127,6 +127,12 @@ impl LockNamer {
         }
     }
 
+    /// Names a lock that is (part of) a variable of the kernel or a module, which takes no look at its memory.
+    #[must_use]
+    pub fn variable(&mut self, lock: LockAddr, kind: LockKind) -> Option<Named> {
+        self.symbol(lock.0, kind)
+    }
+
     /// Names many locks; `None` where nothing is known.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use crate::kernel::symbols::{Symbol, Symbols};
 
 /// Addresses remembered as named; beyond it they are named again, which is harmless.
 const MAX_SEEN: usize = 262_144;
-/// Locks that wait for their name; beyond it the oldest stay without.
+/// Locks whose names must be looked up in kernel memory; beyond it the oldest stay without.
 const MAX_PENDING: usize = 65_536;
 /// Locks named in one go.
 const BATCH: usize = 2_048;
@@ -211,7 +211,13 @@ impl Names {
         let is_static = known.named.as_ref().is_some_and(|named| named.fixed);
         let stale = !is_static && (known.time == Timestamp(0) || event.time.since(known.time) > HOLDS_FOR);
         if stale && !known.queued {
-            (known.kind, known.time, known.queued) = (kind, event.time, true);
+            (known.kind, known.time) = (kind, event.time);
+            // Nothing needs to be read for a variable: a finding that opens now has its name already.
+            if let Some(variable) = self.namer.variable(lock, kind) {
+                known.named = Some(variable);
+                return Some(lock);
+            }
+            known.queued = true;
             self.pending.push_back((lock, kind));
             while self.pending.len() > MAX_PENDING {
                 if let Some((dropped, _)) = self.pending.pop_front()

@@ -103,11 +103,38 @@ fn a_lock_is_named_once_before_the_event_that_needs_it() {
     assert_eq!(announced(&mut names, vec![wait(7, DATA, 0)]), (vec![], 0));
 }
 
+/// Puts a lock among those that wait for their names.
+fn queue(names: &mut Names, lock: u64) {
+    let known = Known {
+        kind: LockKind::Mutex,
+        time: Timestamp(5),
+        queued: true,
+        named: None,
+        site: None,
+        sent: None,
+    };
+    names.locks.insert(LockAddr(lock), known);
+    names.pending.push_back((LockAddr(lock), LockKind::Mutex));
+}
+
+#[test]
+fn a_variable_is_named_at_once_however_long_others_have_to_wait() {
+    let mut names = names();
+    names.next = Some(Instant::now() + Duration::from_secs(3600));
+    let rtnl = (5, "rtnl_mutex".to_owned(), Some("rtnl_mutex".to_owned()));
+    assert_eq!(
+        announced(&mut names, vec![wait(5, DATA, 0), wait(6, HEAP, 0)]),
+        (vec![rtnl], 1)
+    );
+    assert_eq!(names.pending, [(LockAddr(HEAP), LockKind::Mutex)]);
+}
+
 #[test]
 fn a_name_that_had_to_wait_comes_without_another_event() {
     let mut names = names();
     names.next = Some(Instant::now() + Duration::from_secs(3600));
-    assert_eq!(announced(&mut names, vec![wait(5, DATA, 0)]), (vec![], 0));
+    queue(&mut names, DATA);
+    assert_eq!(announced(&mut names, vec![wait(5, HEAP, 0)]), (vec![], 0));
     names.next = None;
     let rtnl = (5, "rtnl_mutex".to_owned(), Some("rtnl_mutex".to_owned()));
     assert_eq!(announced(&mut names, vec![]).0, [rtnl]);
@@ -117,7 +144,8 @@ fn a_name_that_had_to_wait_comes_without_another_event() {
 fn the_last_batch_names_everything() {
     let mut names = names();
     names.next = Some(Instant::now() + Duration::from_secs(3600));
-    let mut out = vec![wait(5, DATA, 0)];
+    queue(&mut names, DATA);
+    let mut out = vec![wait(5, HEAP, 0)];
     names.announce_last(0, &mut Nothing, &mut out).unwrap();
     assert!(out.iter().any(|event| matches!(event.body, Body::LockName(_))));
 }
