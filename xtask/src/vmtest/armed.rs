@@ -1,9 +1,10 @@
 //! `holdup record --armed`: there before a CPU dies, it records the verdict, ends in time on the broken machine, and a recorder that is
 //! killed there takes nothing down with it.
 
+use super::findings::Named;
 use super::live::WORK;
 use super::results::Output;
-use super::spin::Named;
+use super::spin::{NOTHING_ATTACHED, PROBES_STAY};
 use super::{GuestRun, Steps, VmTest};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -46,8 +47,7 @@ pub const TESTS: &[VmTest] = &[
             let next = run.output("next")?;
             next.exited_with(0)?;
             let count = named.lines().count();
-            let took_off = format!("took off {count} probes that an earlier run had left");
-            ensure!(next.stderr().contains(&took_off), "no \"{took_off}\": {}", next.shown());
+            next.stderr_has(&format!("took off {count} probes that an earlier run had left"))?;
             ensure!(names("after")?.is_empty(), "something stays: {}", names("after")?);
             Ok(())
         },
@@ -171,11 +171,7 @@ pub const TESTS: &[VmTest] = &[
                 "CPU 1: lf_dlw_stuck ({tid}) spins on LOCK, whose word says that nobody holds it: it was overwritten while in use"
             );
             verdict(run.output("report")?, 4, "dead-lock-word", "proven", &lock, &title)?;
-            let said = run.output("recorder")?.stderr().into_owned();
-            ensure!(
-                said.contains("CPU 1 takes no interrupts, so no probe can be taken off"),
-                "it does not say what it leaves: {said}"
-            );
+            run.output("recorder")?.stderr_has(PROBES_STAY)?;
             ensure!(
                 run.output("gone")?.stdout().trim() == "gone",
                 "the killed one is still there: {}",
@@ -183,12 +179,8 @@ pub const TESTS: &[VmTest] = &[
             );
             let late = run.output("late")?;
             late.exited_with(4)?;
-            for text in [
-                "CPU 1 stands still, and attaching could wait for it for ever",
-                "probes of an earlier run stay in /sys/fs/bpf/holdup-",
-            ] {
-                ensure!(late.stderr().contains(text), "no \"{text}\": {}", late.shown());
-            }
+            late.stderr_has(NOTHING_ATTACHED)?;
+            late.stderr_has("probes of an earlier run stay in /sys/fs/bpf/holdup-")?;
             verdict(run.output("late-report")?, 4, "dead-lock-word", "likely", &lock, &title)
         },
     },

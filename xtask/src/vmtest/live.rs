@@ -3,6 +3,7 @@
 //! The scenarios of a boot do not disturb each other, and what one test has broken stays broken: the next one starts on a broken
 //! machine, must tell of that as well, and of nothing else.
 
+use super::findings::DEADLOCK;
 use super::verdict::{
     DEADLOCKS, HOLDERS, INVERSIONS, ORPHAN, READER_IO, RWSEM_AA, Verdict, WAITING_HOLDERS, judge, report, says, start,
 };
@@ -12,8 +13,6 @@ use serde_json::Value;
 use std::time::Duration;
 
 const STOCK: &[&str] = &["6.1", "6.12"];
-/// Exit code of a run that found a deadlock.
-const DEADLOCK: i32 = 3;
 /// For everything to be told, on a loaded machine.
 const TOLD_WITHIN_S: u32 = 180;
 

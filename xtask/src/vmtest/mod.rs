@@ -36,6 +36,8 @@
 pub mod armed;
 pub mod base;
 pub mod contention;
+pub mod dead_word;
+pub mod findings;
 pub mod holders;
 pub mod live;
 pub mod names;
@@ -90,6 +92,7 @@ pub const TABLES: &[&[VmTest]] = &[
     snapshot::TESTS,
     task_facts::TESTS,
     spin::TESTS,
+    dead_word::TESTS,
     waits::TESTS,
 ];
 

@@ -1,14 +1,11 @@
 //! Locks that are initialised again while others hold them or wait for them, seen by probes that were there before.
 
-use super::spin::{Named, deadlocks};
+use super::findings::{FINDINGS, Named, deadlocks};
 use super::truth::Truth;
 use super::{GuestRun, VmTest};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-/// Exit code of a run that found something, but no deadlock.
-const FINDINGS: i32 = 4;
 
 pub const TESTS: &[VmTest] = &[VmTest {
     name: "armed",

@@ -100,6 +100,19 @@ impl Output {
         Ok(())
     }
 
+    /// Demands a text in the standard error.
+    ///
+    /// # Errors
+    /// It is not there; the error shows both outputs.
+    pub fn stderr_has(&self, text: &str) -> Result<()> {
+        ensure!(
+            self.stderr().contains(text),
+            "no \"{text}\" in the standard error\n{}",
+            self.shown()
+        );
+        Ok(())
+    }
+
     /// Both outputs, for an error.
     pub fn shown(&self) -> String {
         format!("-- stdout\n{}-- stderr\n{}--", self.stdout(), self.stderr())
