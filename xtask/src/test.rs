@@ -32,6 +32,33 @@ impl From<Result<()>> for Line {
     }
 }
 
+/// A test with a name of its own that belongs to no table.
+pub struct Single {
+    pub name: &'static str,
+    pub run: fn() -> Line,
+}
+
+impl Single {
+    fn names(&self, filter: Option<&str>) -> Vec<String> {
+        matches(filter, self.name)
+            .then(|| self.name.to_owned())
+            .into_iter()
+            .collect()
+    }
+
+    fn run(&self, filter: Option<&str>, count: &mut Count) {
+        if matches(filter, self.name) {
+            ui::step(format!("{} ...", self.name));
+            count.add(self.name, (self.run)());
+        }
+    }
+}
+
+/// Whether a filter lets this test through; without one all run.
+pub fn matches(filter: Option<&str>, name: &str) -> bool {
+    filter.is_none_or(|filter| name.contains(filter))
+}
+
 /// The running total.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Count {
@@ -92,8 +119,8 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
             vmtest::runner::names(filter),
             vmtest::power_cut::names(filter),
             viewtest::names(filter),
-            recorder::names(filter),
-            exporttest::names(filter),
+            recorder::TEST.names(filter),
+            exporttest::TEST.names(filter),
         ]
         .concat();
         names.iter().for_each(|name| println!("{name}"));
@@ -117,8 +144,8 @@ pub fn run(filter: Option<&str>, list: bool) -> Result<u8> {
         cargo_test(filter, &mut count);
     }
     vmtest::runner::run(filter, &mut count)?;
-    exporttest::run(filter, &mut count);
-    recorder::run(filter, &mut count);
+    exporttest::TEST.run(filter, &mut count);
+    recorder::TEST.run(filter, &mut count);
     viewtest::run(filter, &mut count);
     vmtest::power_cut::run(filter, &mut count);
     ui::step(format!("tests took {:.0} s", started.elapsed().as_secs_f32()));

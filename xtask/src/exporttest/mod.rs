@@ -4,35 +4,23 @@
 //! it. [`check_trace.py`](self) decodes a trace with those and holds it against the events that went into it.
 
 use crate::setup::{self, Part};
-use crate::test::{Count, Line};
+use crate::test::{Line, Single};
 use crate::{build, paths, process, ui};
 use anyhow::{Context as _, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const NAME: &str = "export/perfetto";
+pub const TEST: Single = Single {
+    name: "export/perfetto",
+    run: || match schema() {
+        Ok(schema) => Line::from(perfetto(&schema)),
+        Err(why) => Line::Skipped(format!("no schema to check by: {why:#}")),
+    },
+};
+
 /// On PyPI: Perfetto's schema as Python classes.
 const SCHEMA: &str = "perfetto==0.59.1";
 const JUDGE: &str = include_str!("check_trace.py");
-
-/// Full names of the tests that match.
-pub fn names(filter: Option<&str>) -> Vec<String> {
-    let matches = filter.is_none_or(|filter| NAME.contains(filter));
-    matches.then(|| NAME.to_owned()).into_iter().collect()
-}
-
-/// Runs those that match.
-pub fn run(filter: Option<&str>, count: &mut Count) {
-    if names(filter).is_empty() {
-        return;
-    }
-    ui::step(format!("{NAME} ..."));
-    let line = match schema() {
-        Ok(schema) => Line::from(perfetto(&schema)),
-        Err(why) => Line::Skipped(format!("no schema to check by: {why:#}")),
-    };
-    count.add(NAME, line);
-}
 
 /// Where Perfetto's classes are, fetched once.
 fn schema() -> Result<PathBuf> {

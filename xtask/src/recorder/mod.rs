@@ -5,8 +5,8 @@ pub mod size;
 pub mod soak;
 mod workload;
 
-use crate::test::{Count, Line};
-use crate::{process, ui};
+use crate::process;
+use crate::test::{Line, Single};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,28 +19,16 @@ const ATTACHED_WITHIN: Duration = Duration::from_secs(60);
 const ENDED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-const NAME: &str = "record/host/rotation";
-/// The hour of [`soak`], shortened; with every wait, so that files fill up in that time.
-const SHORT: (Duration, &[&str]) = (Duration::from_secs(20), &["--all"]);
-
-/// Full names of the tests that match.
-pub fn names(filter: Option<&str>) -> Vec<String> {
-    let matches = filter.is_none_or(|filter| NAME.contains(filter));
-    matches.then(|| NAME.to_owned()).into_iter().collect()
-}
-
-/// Runs those that match.
-pub fn run(filter: Option<&str>, count: &mut Count) {
-    if names(filter).is_empty() {
-        return;
-    }
-    ui::step(format!("{NAME} ..."));
-    let line = match impossible() {
+pub const TEST: Single = Single {
+    name: "record/host/rotation",
+    run: || match impossible() {
         Some(why) => Line::Skipped(why.to_owned()),
         None => Line::from(soak::run(SHORT.0, SHORT.1, false)),
-    };
-    count.add(NAME, line);
-}
+    },
+};
+
+/// The hour of [`soak`], shortened; with every wait, so that files fill up in that time.
+const SHORT: (Duration, &[&str]) = (Duration::from_secs(20), &["--all"]);
 
 /// Why nothing can be recorded here.
 pub fn impossible() -> Option<&'static str> {

@@ -8,7 +8,7 @@ mod tmux;
 mod vm;
 
 use crate::setup::{self, Part};
-use crate::test::{Count, Line};
+use crate::test::{Count, Line, matches};
 use crate::{paths, ui};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
@@ -47,9 +47,7 @@ pub fn names(filter: Option<&str>) -> Vec<String> {
 }
 
 fn matching(filter: Option<&str>) -> impl Iterator<Item = &'static Test> {
-    TESTS
-        .iter()
-        .filter(move |test| filter.is_none_or(|filter| test.name.contains(filter)))
+    TESTS.iter().filter(move |test| matches(filter, test.name))
 }
 
 /// Runs every test that matches.

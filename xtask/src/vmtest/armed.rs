@@ -5,18 +5,16 @@ use super::findings::Named;
 use super::live::WORK;
 use super::results::Output;
 use super::spin::{NOTHING_ATTACHED, PROBES_STAY};
-use super::{GuestRun, Steps, VmTest};
+use super::{GuestRun, Steps, VmTest, WITHOUT_RT};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-const STOCK: &[&str] = &["6.1", "6.12"];
 
 /// One boot for all: a CPU that is stuck for a while, then some that are dead for good.
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "healthy",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "armed",
         expects: &[],
         steps: |steps| {
@@ -54,7 +52,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "everything",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "healthy",
         expects: &[],
         steps: |steps| {
@@ -103,7 +101,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "softirq",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "armed",
         expects: &[],
         steps: |steps| {
@@ -140,7 +138,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "dead-word",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "armed",
         expects: &[],
         steps: |steps| {

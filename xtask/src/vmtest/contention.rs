@@ -3,7 +3,7 @@
 //! The module's first act is deterministic: named waiters queue behind a named holder, so every tuple is known beforehand.
 
 use super::results::Output;
-use super::{GuestRun, Steps, VmTest};
+use super::{GuestRun, Steps, VmTest, WITHOUT_RT};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,12 +110,10 @@ const SPINNING: &[Contention] = &[
     },
 ];
 
-const STOCK: &[&str] = &["6.1", "6.12"];
-
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "tuples-tracepoint",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "contention",
         expects: &[],
         steps: |steps| capture(steps, "tracepoint"),
@@ -123,7 +121,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "tuples-kprobe",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "contention",
         expects: &[],
         steps: |steps| capture(steps, "kprobe"),
@@ -137,7 +135,7 @@ pub const TESTS: &[VmTest] = &[
 /// Two holdups watch the same spins, one by tracepoints and one by kprobes.
 const SPIN_COUNTS: VmTest = VmTest {
     name: "spin-counts",
-    kernels: STOCK,
+    kernels: WITHOUT_RT,
     group: "contention",
     expects: &[],
     steps: |steps| {
@@ -198,7 +196,7 @@ fn counted(output: &Output) -> Result<BTreeMap<String, u64>> {
 
 const RELEASES: VmTest = VmTest {
     name: "releases",
-    kernels: STOCK,
+    kernels: WITHOUT_RT,
     group: "contention",
     expects: &[],
     steps: |steps| {
@@ -261,7 +259,7 @@ fn held(stdout: &str, lock: u64) -> Result<()> {
 
 const LOSSES: VmTest = VmTest {
     name: "losses",
-    kernels: STOCK,
+    kernels: WITHOUT_RT,
     group: "contention",
     expects: &[],
     steps: |steps| {

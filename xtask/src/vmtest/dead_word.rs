@@ -2,17 +2,15 @@
 
 use super::findings::{FINDINGS, Named, deadlocks};
 use super::spin::{NOTHING_ATTACHED, PROBES_STAY};
-use super::{GuestRun, VmTest};
+use super::{GuestRun, VmTest, WITHOUT_RT};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const STOCK: &[&str] = &["6.1", "6.12"];
-
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "before",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
@@ -27,7 +25,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "after",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
@@ -39,7 +37,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "snapshot",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {

@@ -7,12 +7,11 @@ use super::findings::DEADLOCK;
 use super::verdict::{
     DEADLOCKS, HOLDERS, INVERSIONS, ORPHAN, READER_IO, RWSEM_AA, Verdict, WAITING_HOLDERS, judge, report, says, start,
 };
-use super::{GuestRun, Steps, VmTest};
+use super::{GuestRun, Steps, VmTest, WITHOUT_RT};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
 
-const STOCK: &[&str] = &["6.1", "6.12"];
 /// For everything to be told, on a loaded machine.
 const TOLD_WITHIN_S: u32 = 180;
 
@@ -30,7 +29,7 @@ fn holders() -> Vec<&'static Verdict> {
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "lasting",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "live",
         expects: &[],
         steps: |steps| {
@@ -50,7 +49,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "holders",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "live",
         expects: &[],
         steps: |steps| {
@@ -93,7 +92,7 @@ fn compare(run: &GuestRun, label: &str, verdicts: &[&Verdict]) -> Result<()> {
 /// Two minutes of real work: files, processes, mounts, pipes. Nothing hangs, so nothing may be called a deadlock.
 const HEALTHY: VmTest = VmTest {
     name: "healthy",
-    kernels: STOCK,
+    kernels: WITHOUT_RT,
     group: "healthy",
     expects: &[],
     steps: |steps| {

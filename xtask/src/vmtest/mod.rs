@@ -79,6 +79,9 @@ pub struct VmTest {
 /// All stock kernels.
 pub const EVERY_KERNEL: &[&str] = &["6.1", "6.12", "6.12-rt"];
 
+/// Those without PREEMPT_RT.
+pub const WITHOUT_RT: &[&str] = &["6.1", "6.12"];
+
 /// The tables of all tests.
 pub const TABLES: &[&[VmTest]] = &[
     armed::TESTS,

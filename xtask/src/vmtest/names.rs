@@ -3,14 +3,13 @@
 //! Each workload runs until the recording shows what is waited for; the check then compares every row with what the workload, or the
 //! fault module, says is true, in the report that the guest made and in the one that this host makes from the capture.
 
-use super::{GuestRun, VmTest};
+use super::{GuestRun, VmTest, WITHOUT_RT};
 use crate::{build, process};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
 
-const KERNELS: &[&str] = &["6.1", "6.12"];
 /// Boots with a disk, and what is needed to use it.
 pub const GROUP: &str = "names";
 pub const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "overlay"];
@@ -162,7 +161,7 @@ const MODULE: &[(&str, &str, &str, &str, &str)] = &[
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "locks",
-        kernels: KERNELS,
+        kernels: WITHOUT_RT,
         group: GROUP,
         expects: &[],
         steps: |steps| {
@@ -336,7 +335,7 @@ fn module(
 /// Of the locks that real work makes contended, at least nine of ten are named.
 const SHARE: VmTest = VmTest {
     name: "share",
-    kernels: KERNELS,
+    kernels: WITHOUT_RT,
     group: GROUP,
     expects: &[],
     steps: |steps| {

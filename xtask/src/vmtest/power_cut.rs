@@ -5,7 +5,7 @@ use super::record::survived;
 use super::results::Output;
 use super::{Steps, runner};
 use crate::setup::{self, Part};
-use crate::test::{Count, Line};
+use crate::test::{Count, Line, matches};
 use crate::vm::kernels;
 use crate::vm::session::{Session, Sink};
 use crate::vm::stock_modules;
@@ -31,16 +31,14 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// Full names of the tests that match.
 pub fn names(filter: Option<&str>) -> Vec<String> {
     let names = KERNELS.iter().map(|kernel| runner::full_name(kernel, "record", NAME));
-    names
-        .filter(|name| filter.is_none_or(|filter| name.contains(filter)))
-        .collect()
+    names.filter(|name| matches(filter, name)).collect()
 }
 
 /// Runs those that match.
 pub fn run(filter: Option<&str>, count: &mut Count) {
     for kernel in KERNELS {
         let name = runner::full_name(kernel, "record", NAME);
-        if filter.is_none_or(|filter| name.contains(filter)) {
+        if matches(filter, &name) {
             count.add(&name, Line::from(cut(kernel)));
         }
     }

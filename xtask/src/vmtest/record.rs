@@ -1,11 +1,9 @@
 //! Captures of real kernels: a replay says what the live run said, and what ends a recording early costs a second at most.
 
 use super::results::Output;
-use super::{Steps, VmTest};
+use super::{Steps, VmTest, WITHOUT_RT};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-
-const KERNELS: &[&str] = &["6.1", "6.12"];
 
 /// What may be missing of a recording that was cut off.
 const AT_MOST_LOST_NS: u64 = 1_000_000_000;
@@ -18,7 +16,7 @@ pub fn grown(path: &str, bytes: usize) -> String {
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "killed",
-        kernels: KERNELS,
+        kernels: WITHOUT_RT,
         group: "record",
         expects: &[],
         steps: |steps| {
@@ -37,7 +35,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "full-disk",
-        kernels: KERNELS,
+        kernels: WITHOUT_RT,
         group: "record",
         expects: &[],
         steps: |steps| {
@@ -81,7 +79,7 @@ pub const TESTS: &[VmTest] = &[
     // Through pipes all the way, narrowed down to some tasks; SIGTERM ends it in good order.
     VmTest {
         name: "streamed",
-        kernels: KERNELS,
+        kernels: WITHOUT_RT,
         group: "record",
         expects: &[],
         steps: |steps| {
@@ -122,7 +120,7 @@ pub const TESTS: &[VmTest] = &[
     // The last of its boot: whatever starts after it finds the deadlock, too.
     VmTest {
         name: "replay-is-live",
-        kernels: KERNELS,
+        kernels: WITHOUT_RT,
         group: "record",
         expects: &[],
         steps: |steps| {

@@ -3,7 +3,7 @@
 use super::results::{GuestRun, Output};
 use super::{Steps, TABLES, VmTest, names, power_cut};
 use crate::setup::{self, Part};
-use crate::test::{Count, Line};
+use crate::test::{Count, Line, matches};
 use crate::vm::boot::{self, Outcome};
 use crate::vm::console::Marker;
 use crate::vm::files::Returned;
@@ -130,7 +130,7 @@ fn boots(filter: Option<&str>) -> Boots {
     let mut boots = Boots::new();
     for test in TABLES.iter().copied().flatten() {
         for kernel in test.kernels {
-            if filter.is_none_or(|filter| full_name(kernel, test.group, test.name).contains(filter)) {
+            if matches(filter, &full_name(kernel, test.group, test.name)) {
                 boots.entry((kernel, test.group)).or_default().push(test);
             }
         }

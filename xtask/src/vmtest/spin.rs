@@ -2,17 +2,15 @@
 //! the fault and with holdup started on the broken machine.
 
 use super::findings::{DEADLOCK, Named, deadlocks};
-use super::{GuestRun, Steps, VmTest};
+use super::{GuestRun, Steps, VmTest, WITHOUT_RT};
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 use std::time::Duration;
 
-const STOCK: &[&str] = &["6.1", "6.12"];
-
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "before",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "softirq-timer",
         expects: &[],
         steps: |steps| before(steps, "softirq-aa-timer"),
@@ -20,7 +18,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "after",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "softirq-timer",
         expects: &[],
         steps: after,
@@ -28,7 +26,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "before",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "softirq-rcu",
         expects: &[],
         steps: |steps| before(steps, "softirq-aa-rcu"),
@@ -36,7 +34,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "after",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "softirq-rcu",
         expects: &[],
         steps: after,
@@ -44,7 +42,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "before",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "hardirq",
         expects: &[],
         steps: |steps| before(steps, "hardirq-aa"),
@@ -55,7 +53,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "after",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "hardirq",
         expects: &[],
         steps: after,

@@ -3,7 +3,7 @@
 pub(super) mod check;
 
 use super::verdict::{DEADLOCKS, HOLDERS, ORPHAN, RWSEM_AA, Verdict, WAITING_HOLDERS, judge, says, start};
-use super::{Steps, VmTest};
+use super::{Steps, VmTest, WITHOUT_RT};
 use anyhow::{Context as _, Result, bail, ensure};
 use check::{called_from, pile_up, waiters_of, whole};
 use serde_json::Value;
@@ -84,12 +84,11 @@ const BUSY: &str = r#"
 const PROVEN_WITHIN_S: f64 = 4.0;
 /// From the start to a proof: nearly all of it is the loading of programs, which takes less than a second where it is not emulated.
 const LOADED_WITHIN_S: f64 = 40.0;
-const STOCK: &[&str] = &["6.1", "6.12"];
 
 pub const TESTS: &[VmTest] = &[
     VmTest {
         name: "healthy",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| steps.holdup("healthy", &["snapshot", "--json"]),
@@ -102,7 +101,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "kinds",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| {
@@ -138,7 +137,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "holders",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| {
@@ -159,7 +158,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "reader-pile-up",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| {
@@ -174,7 +173,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "deadlocks",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| {
@@ -199,7 +198,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "ps-hangs",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| {
@@ -248,7 +247,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "seeding",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "snapshot",
         expects: &[],
         steps: |steps| {
@@ -281,7 +280,7 @@ pub const TESTS: &[VmTest] = &[
     },
     VmTest {
         name: "no-false-deadlock",
-        kernels: STOCK,
+        kernels: WITHOUT_RT,
         group: "healthy",
         expects: &[],
         steps: |steps| {
