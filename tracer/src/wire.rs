@@ -3,25 +3,36 @@
 //! Total: every input gives events or a [`WireError`]; no byte pattern panics, and a record that is too short is rejected rather
 //! than filled up.
 
+mod code;
+mod error;
+mod thread;
+
 use std::hash::Hasher;
 use std::sync::Arc;
 
 use fnv::FnvHasher;
 use rustc_hash::{FxHashMap, FxHashSet};
-use thiserror::Error;
-use tracer_common::kind::{lock_kind, mode, object, phase, queue, record_kind, seen_by, task_field};
+use tracer_common::kind::{object, phase, queue, record_kind, seen_by, task_field};
 use tracer_common::record::{
     Header, MAX_FRAMES, ReinitRecord, ReleaseRecord, TaskRecord, TaskSampleRecord, WaitRecord,
 };
 use zerocopy::FromBytes;
 
+use self::code::{lock_kind_of, mode_of};
+use self::error::{bad, short};
+use self::thread::named_task;
 use crate::event::{
-    Actor, Body, Dependency, DependencySample, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Reinit, Release,
-    StackFrames, TaskRef, TaskSample, TaskState, WaitEnd, WaitSample,
+    Actor, Body, Dependency, DependencySample, Event, Evidence, LockKind, Owner, Phase, Queued, Reinit, Release,
+    StackFrames, TaskRef, WaitEnd, WaitSample,
 };
-use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
+use crate::ids::{CpuId, KernelAddr, LockAddr, Nanos, StackId, Tid, Timestamp};
 use crate::kernel::tasks::Met;
 use crate::owner_word;
+
+pub use self::code::table_codes;
+pub use self::error::WireError;
+pub use self::thread::comm;
+pub(crate) use self::thread::{task_event, task_ref, task_state};
 
 /// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
 const MAX_SEEN_STACKS: usize = 65_536;
@@ -29,44 +40,6 @@ const MAX_SEEN_STACKS: usize = 65_536;
 const MAX_COMMS: usize = 4_096;
 /// Threads kept for [`Decoder::take_met`].
 const MAX_MET: usize = 16_384;
-
-/// Why a record was rejected.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum WireError {
-    /// Fewer bytes than its header or body needs.
-    #[error("record of kind {kind} has {have} bytes, {need} needed")]
-    Short {
-        /// [`Header::kind`], 0 when not even the header was there.
-        kind: u16,
-        /// Bytes present.
-        have: usize,
-        /// Bytes needed.
-        need: usize,
-    },
-    /// A kind this version does not know.
-    #[error("unknown record kind {0}")]
-    UnknownKind(u16),
-    /// The size in the header contradicts the body.
-    #[error("record of kind {kind} claims {size} bytes and {frames} frames")]
-    BadSize {
-        /// [`Header::kind`].
-        kind: u16,
-        /// [`Header::size`].
-        size: u16,
-        /// Frames claimed.
-        frames: u32,
-    },
-    /// A code outside its set.
-    #[error("record of kind {kind} has the value {value} for {field}")]
-    BadCode {
-        /// [`Header::kind`].
-        kind: u16,
-        /// Which field.
-        field: &'static str,
-        /// Its value.
-        value: u32,
-    },
-}
 
 /// Decodes records; remembers which stacks it has sent, and of which threads it has told.
 #[derive(Debug, Default)]
@@ -319,18 +292,6 @@ fn hash_of(frames: impl Iterator<Item = KernelAddr>) -> StackId {
     StackId(hasher.finish().max(1))
 }
 
-fn short(kind: u16, have: usize, need: usize) -> WireError {
-    WireError::Short { kind, have, need }
-}
-
-fn bad(kind: u16, field: &'static str, value: u8) -> WireError {
-    WireError::BadCode {
-        kind,
-        field,
-        value: value.into(),
-    }
-}
-
 /// Splits a record into its body and the bytes of its stack, checking both sizes against the header's.
 fn split<T: FromBytes>(bytes: &[u8], facts: impl Fn(&T) -> (Header, u32)) -> Result<(T, &[u8]), WireError> {
     let kind = bytes
@@ -357,124 +318,6 @@ fn split<T: FromBytes>(bytes: &[u8], facts: impl Fn(&T) -> (Header, u32)) -> Res
     Ok((body, stack))
 }
 
-fn lock_kind_of(record: u16, code: u8) -> Result<LockKind, WireError> {
-    Ok(match code {
-        lock_kind::UNKNOWN => LockKind::Unknown,
-        lock_kind::MUTEX => LockKind::Mutex,
-        lock_kind::WW_MUTEX => LockKind::WwMutex,
-        lock_kind::RWSEM => LockKind::Rwsem,
-        lock_kind::RT_MUTEX => LockKind::RtMutex,
-        lock_kind::PERCPU_RWSEM => LockKind::PercpuRwsem,
-        lock_kind::SEMAPHORE => LockKind::Semaphore,
-        lock_kind::SPINLOCK => LockKind::Spinlock,
-        lock_kind::RWLOCK => LockKind::Rwlock,
-        lock_kind::RT_SPINLOCK => LockKind::RtSpinlock,
-        other => return Err(bad(record, "lock kind", other)),
-    })
-}
-
-fn mode_of(record: u16, code: u8) -> Result<Mode, WireError> {
-    match code {
-        mode::EXCLUSIVE => Ok(Mode::Exclusive),
-        mode::SHARED => Ok(Mode::Shared),
-        other => Err(bad(record, "mode", other)),
-    }
-}
-
-/// Kind and mode codes as they stand in the shared tables; unknown codes become [`LockKind::Unknown`] and exclusive.
-#[must_use]
-pub fn table_codes(kind: u8, wanted: u8) -> (LockKind, Mode) {
-    (
-        lock_kind_of(0, kind).unwrap_or(LockKind::Unknown),
-        mode_of(0, wanted).unwrap_or(Mode::Exclusive),
-    )
-}
-
-/// A kernel `comm`: up to the first NUL, lossy UTF-8.
-#[must_use]
-pub fn comm(bytes: &[u8; 16]) -> Arc<str> {
-    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into()
-}
-
-/// Identity of the thread in a record.
-pub(crate) fn task_ref(record: &TaskRecord) -> TaskRef {
-    named_task(record, comm(&record.comm))
-}
-
-fn named_task(record: &TaskRecord, comm: Arc<str>) -> TaskRef {
-    TaskRef {
-        key: TaskKey {
-            tid: Tid(record.tid),
-            start: Timestamp(record.start),
-        },
-        tgid: Tgid(record.tgid),
-        comm,
-    }
-}
-
-/// The state of the thread in a record as an event; `None` when it could not even be identified.
-pub(crate) fn task_event(record: &TaskRecord, stack: StackId, time: Timestamp) -> Option<Event> {
-    let has = |field| record.fields & field != 0;
-    if !has(task_field::IDENTITY) || record.tid == 0 {
-        return None;
-    }
-    Some(Event {
-        time,
-        body: Body::Task(TaskSample {
-            task: task_ref(record),
-            state: if has(task_field::STATE) {
-                task_state(record)
-            } else {
-                TaskState::Unknown
-            },
-            cpu: has(task_field::CPU).then_some(CpuId(record.cpu)),
-            switches: has(task_field::SWITCHES).then_some(record.switches),
-            last_switch: None,
-            kernel_thread: has(task_field::FLAGS) && record.pf_flags & PF_KTHREAD != 0,
-            cgroup: CgroupId(record.cgroup),
-            stack,
-            work: None,
-        }),
-    })
-}
-
-/// KERNEL: include/linux/sched.h, 5.10 to 6.18.
-const PF_KTHREAD: u32 = 0x0020_0000;
-
-/// KERNEL: `TASK_*` and `EXIT_*` in include/linux/sched.h; the low bits used here are the same from 5.10 to 6.18.
-pub(crate) fn task_state(record: &TaskRecord) -> TaskState {
-    const INTERRUPTIBLE: u32 = 0x1;
-    const UNINTERRUPTIBLE: u32 = 0x2;
-    const STOPPED_OR_TRACED: u32 = 0x4 | 0x8;
-    const DEAD_OR_ZOMBIE: u32 = 0x10 | 0x20 | 0x80;
-    const WAKING_OR_NEW: u32 = 0x200 | 0x800;
-    const NOLOAD: u32 = 0x400;
-    const RTLOCK_WAIT: u32 = 0x1000;
-    let state = record.state;
-    if state & DEAD_OR_ZOMBIE != 0 {
-        TaskState::Exited
-    } else if record.on_cpu != 0 {
-        TaskState::Running
-    } else if state == 0 || state & WAKING_OR_NEW != 0 {
-        TaskState::Runnable
-    } else if state & STOPPED_OR_TRACED != 0 {
-        TaskState::Stopped
-    } else if state & UNINTERRUPTIBLE != 0 && state & NOLOAD != 0 {
-        TaskState::Idle
-    } else if state & (UNINTERRUPTIBLE | RTLOCK_WAIT) != 0 {
-        if record.in_iowait != 0 {
-            TaskState::InIo
-        } else {
-            TaskState::Uninterruptible
-        }
-    } else if state & INTERRUPTIBLE != 0 {
-        TaskState::Interruptible
-    } else {
-        TaskState::Unknown
-    }
-}
-
 /// The meaning of the owner word in a record; see [`owner_word::meaning`].
 fn owner_of(kind: LockKind, record: &WaitRecord, owner: Option<&TaskRef>) -> Owner {
     let is_waiter = record.owner.task == record.waiter.task;
@@ -492,5 +335,4 @@ fn named(owner: &TaskRecord, task: Option<TaskRef>) -> Owner {
 }
 
 #[cfg(test)]
-#[path = "wire_tests.rs"]
 mod tests;
