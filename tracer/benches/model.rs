@@ -109,15 +109,9 @@ fn end(time: u64, waiter: u32, lock: u64) -> Event {
 
 fn asleep(time: u64, who: u32) -> Event {
     let sample = TaskSample {
-        task: task(who),
-        state: TaskState::Uninterruptible,
-        cpu: None,
         switches: Some(7),
-        last_switch: None,
-        kernel_thread: false,
         cgroup: CgroupId(u64::from(who % 50) + 1),
-        stack: StackId(0),
-        work: None,
+        ..TaskSample::of(task(who), TaskState::Uninterruptible)
     };
     Event {
         time: Timestamp(time),

@@ -4,11 +4,14 @@
 
 #![allow(clippy::expect_used, reason = "a benchmark fails by panicking")]
 
+#[path = "../src/kernel/tasks/tests/made_up.rs"]
+mod made_up;
+
 use std::collections::HashMap;
 
 use divan::Bencher;
 use tracer::event::{Body, Event, TaskRef, TaskSample, TaskState};
-use tracer::ids::{CgroupId, StackId, TaskKey, Tgid, Tid, Timestamp};
+use tracer::ids::{CgroupId, TaskKey, Tgid, Tid, Timestamp};
 use tracer::kernel::offsets::KernelOffsets;
 use tracer::kernel::stackscan::Memory;
 use tracer::kernel::tasks::{Met, TaskFacts};
@@ -33,25 +36,6 @@ impl Memory for Kernel {
     fn read(&mut self, addrs: &[u64]) -> anyhow::Result<Vec<Option<u64>>> {
         Ok(addrs.iter().map(|addr| self.words.get(addr).copied()).collect())
     }
-}
-
-fn offsets() -> KernelOffsets {
-    let mut o = KernelOffsets::default();
-    (o.task.start_time, o.task.state, o.task.on_cpu) = (Some(8), Some(16), Some(24));
-    (o.task.nvcsw, o.task.nivcsw, o.task.stack) = (Some(32), Some(40), Some(48));
-    (o.task.files, o.task.cgroups) = (Some(56), Some(64));
-    (o.regs.size, o.regs.orig_ax, o.regs.di) = (Some(168), Some(120), Some(112));
-    (o.regs.ip, o.regs.cs, o.regs.ss) = (Some(128), Some(136), Some(160));
-    (o.file.fdt, o.file.max_fds, o.file.fd) = (Some(32), Some(0), Some(8));
-    (o.file.inode, o.file.path_dentry, o.file.path_mnt) = (Some(16), Some(32), Some(24));
-    (o.file.inode_mode, o.file.inode_sb, o.file.inode_number) = (Some(0), Some(40), Some(64));
-    (o.file.sb_type, o.file.fs_name) = (Some(40), Some(0));
-    (o.file.dentry_parent, o.file.dentry_name, o.file.dentry_name_len) = (Some(24), Some(40), Some(36));
-    (o.file.mount_mnt, o.file.mount_parent, o.file.mount_point) = (Some(32), Some(16), Some(24));
-    o.file.mnt_root = Some(0);
-    (o.cgroup.dfl_cgrp, o.cgroup.kn, o.cgroup.id) = (Some(128), Some(256), Some(96));
-    (o.cgroup.node_name, o.cgroup.node_parent) = (Some(16), Some(8));
-    o
 }
 
 impl Kernel {
@@ -140,22 +124,17 @@ impl Kernel {
 }
 
 fn sample(met: &Met) -> Event {
+    let task = TaskRef {
+        key: met.key,
+        tgid: Tgid(met.key.tid.0),
+        comm: "task".into(),
+    };
     Event {
         time: Timestamp(90),
         body: Body::Task(TaskSample {
-            task: TaskRef {
-                key: met.key,
-                tgid: Tgid(met.key.tid.0),
-                comm: "task".into(),
-            },
-            state: TaskState::Uninterruptible,
-            cpu: None,
             switches: met.asleep,
-            last_switch: None,
-            kernel_thread: false,
             cgroup: met.cgroup,
-            stack: StackId(0),
-            work: None,
+            ..TaskSample::of(task, TaskState::Uninterruptible)
         }),
     }
 }
@@ -165,7 +144,7 @@ fn sample(met: &Met) -> Event {
 fn first_look_at_1500_tasks(bencher: Bencher<'_, '_>) {
     let mut kernel = Kernel::new();
     bencher.bench_local(|| {
-        let mut facts = TaskFacts::new(offsets());
+        let mut facts = TaskFacts::new(made_up::offsets());
         let (met, mut out) = (kernel.met.clone(), kernel.events.clone());
         facts
             .describe(&met, &mut kernel, Timestamp(100), 0, &mut out)
@@ -179,7 +158,7 @@ fn first_look_at_1500_tasks(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn round_over_1500_sleepers(bencher: Bencher<'_, '_>) {
     let mut kernel = Kernel::new();
-    let mut facts = TaskFacts::new(offsets());
+    let mut facts = TaskFacts::new(made_up::offsets());
     let met = kernel.met.clone();
     facts
         .describe(&met, &mut kernel, Timestamp(100), 0, &mut kernel_events(&met))

@@ -68,15 +68,9 @@ pub struct DoctorArgs {
 /// Arguments of `live`.
 #[derive(Debug, Default, Args)]
 pub struct LiveArgs {
-    /// Lines of text.
-    #[arg(long, conflicts_with = "json")]
-    pub text: bool,
-    /// JSON lines.
-    #[arg(long)]
-    pub json: bool,
-    /// Also print every owner/waiter tuple.
-    #[arg(long)]
-    pub tuples: bool,
+    /// What is printed.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Stop as soon as this has been found.
     #[arg(long, value_enum)]
     pub until: Option<Until>,
@@ -100,7 +94,29 @@ impl LiveArgs {
     /// Whether lines are wanted even on a terminal.
     #[must_use]
     pub fn wants_lines(&self) -> bool {
-        self.text || self.json || self.tuples || self.until.is_some()
+        self.output.wants_lines() || self.until.is_some()
+    }
+}
+
+/// What is printed instead of the interactive view.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct OutputArgs {
+    /// Lines of text.
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    /// JSON lines.
+    #[arg(long)]
+    pub json: bool,
+    /// Also print every owner/waiter tuple.
+    #[arg(long)]
+    pub tuples: bool,
+}
+
+impl OutputArgs {
+    /// Whether lines are wanted even on a terminal.
+    #[must_use]
+    pub fn wants_lines(&self) -> bool {
+        self.text || self.json || self.tuples
     }
 }
 

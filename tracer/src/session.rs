@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::capture::{SinkError, WriteError};
-use crate::cli::{LiveArgs, Until};
+use crate::cli::{LiveArgs, OutputArgs, Until};
 use crate::diagnosis::{Certainty, Finding, FindingChange, Kind, Severity};
 use crate::event::{Body, Event};
 use crate::ids::Timestamp;
@@ -74,12 +74,7 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
         Some(record) if record.to_stdout() => Box::new(io::sink()),
         _ => Box::new(io::stdout().lock()),
     };
-    let mut lines = Lines {
-        json: args.json,
-        tuples: args.tuples,
-        out,
-        worst: Outcome::Nothing,
-    };
+    let mut lines = Lines::new(args.output, out);
     let result = watch(
         args,
         &mut signals,
@@ -207,26 +202,33 @@ impl Outcome {
 
 /// Lines on stdout, the same for a live run and its replay.
 pub(crate) struct Lines<W> {
-    pub json: bool,
-    pub tuples: bool,
+    format: OutputArgs,
     pub out: W,
     pub worst: Outcome,
 }
 
 impl<W: Write> Lines<W> {
+    pub fn new(format: OutputArgs, out: W) -> Self {
+        Self {
+            format,
+            out,
+            worst: Outcome::Nothing,
+        }
+    }
+
     pub fn event(&mut self, event: &Event) -> Result<()> {
         if let Body::Loss(report) = &event.body {
-            let written = if self.json {
+            let written = if self.format.json {
                 loss::json(event.time, report, &mut self.out)
             } else {
                 loss::text(event.time, report, &mut self.out)
             };
             return written.context(STDOUT);
         }
-        if !self.tuples {
+        if !self.format.tuples {
             return Ok(());
         }
-        let written = if self.json {
+        let written = if self.format.json {
             tuple::json(event, &mut self.out)
         } else {
             tuple::text(event, &mut self.out)
@@ -240,7 +242,7 @@ impl<W: Write> Lines<W> {
         }
         for change in changes {
             self.worst = self.worst.max(outcome(change));
-            let written = if self.json {
+            let written = if self.format.json {
                 json::change(&mut self.out, now, change)
             } else {
                 text::change(&mut self.out, now, change)
@@ -252,7 +254,7 @@ impl<W: Write> Lines<W> {
 
     /// Closes the stream: for programs, the whole state as one last line.
     pub fn end(&mut self, pipeline: &Pipeline) -> Result<()> {
-        if self.json {
+        if self.format.json {
             json::report(&mut self.out, &pipeline.report()).context(STDOUT)?;
         }
         self.out.flush().context(STDOUT)

@@ -1,6 +1,5 @@
 //! Plain words for actors, locks, states and sources, so that every finding speaks the same language.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::about::About;
@@ -227,7 +226,17 @@ pub fn why_slow(model: &Model, graph: &Graph, ix: ActorIx) -> String {
         };
     }
     let cpu = actor.sample.and_then(|s| s.cpu);
-    let mut text = match actor.state() {
+    let state = state(actor.state());
+    match (actor.state(), cpu) {
+        (TaskState::Running, Some(cpu)) => format!("{state} on CPU {cpu}"),
+        _ => state.to_owned(),
+    }
+}
+
+/// The state of a thread, in words that follow its name: `is asleep in block I/O`.
+#[must_use]
+pub fn state(state: TaskState) -> &'static str {
+    match state {
         TaskState::Running => "is running",
         TaskState::Runnable => "is runnable, but has no CPU",
         TaskState::InIo => "is asleep in block I/O",
@@ -238,9 +247,4 @@ pub fn why_slow(model: &Model, graph: &Graph, ix: ActorIx) -> String {
         TaskState::Exited => "has exited",
         TaskState::Unknown => "is in an unknown state",
     }
-    .to_owned();
-    if let (TaskState::Running, Some(cpu)) = (actor.state(), cpu) {
-        let _ = write!(text, " on CPU {cpu}");
-    }
-    text
 }

@@ -85,10 +85,7 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
     let mut draft = Draft::new(view, Kind::RootBlocker, &[root], locks);
     draft.id(&[root], &[]);
     draft.certainty(certainty, severity(view, impact));
-    let first = impact.victims.first().map(|v| v.1);
-    if let (Some(first), Some(earliest)) = (first, impact.earliest) {
-        draft.since(earliest, is_exact(view, first));
-    }
+    since(&mut draft, view, impact);
     let who = phrase::actor(model, root);
     let why = phrase::why_slow(model, view.graph, root);
     let what = match locks {
@@ -189,6 +186,14 @@ fn holds(view: &View<'_>, lock: LockIx) -> String {
     }
 }
 
+/// It lasts since the earliest wait behind it.
+fn since(draft: &mut Draft<'_, '_>, view: &View<'_>, impact: &Impact) {
+    let first = impact.victims.first().map(|v| v.1);
+    if let (Some(first), Some(earliest)) = (first, impact.earliest) {
+        draft.since(earliest, is_exact(view, first));
+    }
+}
+
 fn is_exact(view: &View<'_>, actor: ActorIx) -> bool {
     let model = view.model;
     let Some(entry) = model.actors().get(actor) else {
@@ -222,10 +227,7 @@ fn lock_root(view: &View<'_>, lock: LockIx, impact: &Impact) -> Option<Finding> 
     };
     let mut draft = Draft::new(view, Kind::RootBlocker, &[], &[lock]);
     draft.certainty(certainty, severity(view, impact));
-    let first = impact.victims.first().map(|v| v.1);
-    if let (Some(first), Some(earliest)) = (first, impact.earliest) {
-        draft.since(earliest, is_exact(view, first));
-    }
+    since(&mut draft, view, impact);
     draft.title(format!(
         "{} for {}; {why}",
         tasks(impact.count),

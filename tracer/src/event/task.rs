@@ -70,6 +70,24 @@ pub struct TaskSample {
     pub work: Option<KernelAddr>,
 }
 
+impl TaskSample {
+    /// A sample that tells no more than the state.
+    #[must_use]
+    pub fn of(task: TaskRef, state: TaskState) -> Self {
+        Self {
+            task,
+            state,
+            cpu: None,
+            switches: None,
+            last_switch: None,
+            kernel_thread: false,
+            cgroup: CgroupId(0),
+            stack: StackId(0),
+            work: None,
+        }
+    }
+}
+
 /// Scheduler state of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

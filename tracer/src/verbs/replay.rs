@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::{Recorded, tell_damage};
+use crate::cli::OutputArgs;
 use crate::player::Player;
 use crate::session::{Lines, Outcome, STDOUT, Signals};
 use crate::tui;
@@ -16,15 +17,9 @@ pub struct ReplayArgs {
     /// Which recording.
     #[command(flatten)]
     pub recorded: Recorded,
-    /// Lines of text.
-    #[arg(long, conflicts_with = "json")]
-    pub text: bool,
-    /// JSON lines.
-    #[arg(long)]
-    pub json: bool,
-    /// Also print every owner/waiter tuple.
-    #[arg(long)]
-    pub tuples: bool,
+    /// What is printed.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// How the interactive view looks.
     #[command(flatten)]
     pub view: tui::Options,
@@ -36,7 +31,7 @@ pub struct ReplayArgs {
 /// When the capture cannot be read or the terminal or stdout cannot be used.
 pub async fn run(args: &ReplayArgs) -> Result<Outcome> {
     let player = args.recorded.open()?;
-    if tui::has_terminal() && !(args.text || args.json || args.tuples) {
+    if tui::has_terminal() && !args.output.wants_lines() {
         let mut signals = Signals::new()?;
         let damage = player.replay().damage();
         tui::run(tui::ReplaySource::new(player), &args.view, signals.any()).await?;
@@ -49,12 +44,7 @@ pub async fn run(args: &ReplayArgs) -> Result<Outcome> {
 }
 
 fn print(args: &ReplayArgs, mut player: Player) -> Result<Outcome> {
-    let mut lines = Lines {
-        json: args.json,
-        tuples: args.tuples,
-        out: io::stdout().lock(),
-        worst: Outcome::Nothing,
-    };
+    let mut lines = Lines::new(args.output, io::stdout().lock());
     while player.step(|played| {
         if let Some(event) = played.event {
             lines.event(event)?;

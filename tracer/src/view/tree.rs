@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::units::{count, duration};
+use crate::diagnosis::phrase;
 use crate::event::{Mode, TaskState};
 use crate::ids::Nanos;
 use crate::report::{Report, TaskRow, TreeRoot, WaitRow};
@@ -204,17 +205,7 @@ fn what(task: &TaskRow) -> String {
 }
 
 fn state(task: &TaskRow) -> String {
-    let state = match task.state {
-        TaskState::Running => "is running",
-        TaskState::Runnable => "is runnable, but has no CPU",
-        TaskState::InIo => "is asleep in block I/O",
-        TaskState::Uninterruptible => "is asleep (uninterruptible)",
-        TaskState::Interruptible => "is asleep (interruptible)",
-        TaskState::Idle => "is idle",
-        TaskState::Stopped => "is stopped",
-        TaskState::Exited => "has exited",
-        TaskState::Unknown => "is in an unknown state",
-    };
+    let state = phrase::state(task.state);
     match (task.state, task.cpu, task.asleep) {
         (TaskState::Running, Some(cpu), _) => format!("{state} on CPU {cpu}"),
         (_, _, Some(asleep)) => format!("{state} for at least {}", duration(asleep)),

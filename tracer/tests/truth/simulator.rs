@@ -8,7 +8,7 @@ use tracer::event::{
     Actor, Body, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, Release, Round, RoundEdge, RoundScope, TaskRef,
     TaskSample, TaskState, WaitEnd, WaitSample,
 };
-use tracer::ids::{CgroupId, CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
+use tracer::ids::{CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 
 pub const TASKS: usize = 5;
 pub const LOCKS: usize = 4;
@@ -154,15 +154,9 @@ impl Kernel {
             State::Woken | State::Acquired => TaskState::Runnable,
         };
         let sample = TaskSample {
-            task: task_ref(task),
-            state,
             cpu: Some(CpuId(0)),
             switches: Some(self.tasks[task].switches),
-            last_switch: None,
-            kernel_thread: false,
-            cgroup: CgroupId(0),
-            stack: StackId(0),
-            work: None,
+            ..TaskSample::of(task_ref(task), state)
         };
         self.emit(Body::Task(sample));
         let evidence = if self.round.is_multiple_of(3) {

@@ -1,10 +1,12 @@
 //! A kernel of words with made-up offsets: threads, files, mounts and cgroups.
 
+mod made_up;
+
 use std::collections::HashMap;
 
 use super::*;
 use crate::event::{Argument, FileKind, TaskRef, TaskSample};
-use crate::ids::{StackId, Tgid, Tid};
+use crate::ids::{Tgid, Tid};
 
 const TASK: u64 = 0xffff_8880_0010_0000;
 const STACK: u64 = 0xffff_c900_0000_4000;
@@ -31,22 +33,10 @@ impl Memory for Rig {
     }
 }
 
+/// As [`made_up::offsets`], with those of workers.
 fn offsets() -> KernelOffsets {
-    let mut o = KernelOffsets::default();
-    (o.task.start_time, o.task.state, o.task.on_cpu) = (Some(8), Some(16), Some(24));
-    (o.task.nvcsw, o.task.nivcsw, o.task.stack) = (Some(32), Some(40), Some(48));
-    (o.task.files, o.task.cgroups, o.task.kthread) = (Some(56), Some(64), Some(72));
-    (o.regs.size, o.regs.orig_ax, o.regs.di) = (Some(168), Some(120), Some(112));
-    (o.regs.ip, o.regs.cs, o.regs.ss) = (Some(128), Some(136), Some(160));
-    (o.file.fdt, o.file.max_fds, o.file.fd) = (Some(32), Some(0), Some(8));
-    (o.file.inode, o.file.path_dentry, o.file.path_mnt) = (Some(16), Some(32), Some(24));
-    (o.file.inode_mode, o.file.inode_sb, o.file.inode_number) = (Some(0), Some(40), Some(64));
-    (o.file.sb_type, o.file.fs_name) = (Some(40), Some(0));
-    (o.file.dentry_parent, o.file.dentry_name, o.file.dentry_name_len) = (Some(24), Some(40), Some(36));
-    (o.file.mount_mnt, o.file.mount_parent, o.file.mount_point) = (Some(32), Some(16), Some(24));
-    o.file.mnt_root = Some(0);
-    (o.cgroup.dfl_cgrp, o.cgroup.kn, o.cgroup.id) = (Some(128), Some(256), Some(96));
-    (o.cgroup.node_name, o.cgroup.node_parent) = (Some(16), Some(8));
+    let mut o = made_up::offsets();
+    o.task.kthread = Some(72);
     (o.worker.kthread_data, o.worker.task, o.worker.current_func) = (Some(24), Some(64), Some(16));
     (o.worker.current_pwq, o.workqueue.pwq_wq) = (Some(24), Some(8));
     (o.workqueue.name, o.workqueue.name_size) = (Some(0x108), Some(24));
@@ -170,22 +160,17 @@ fn met() -> Met {
 }
 
 fn sample(met: Met) -> Event {
+    let task = TaskRef {
+        key: met.key,
+        tgid: Tgid(42),
+        comm: "t".into(),
+    };
     Event {
         time: Timestamp(90),
         body: Body::Task(TaskSample {
-            task: TaskRef {
-                key: met.key,
-                tgid: Tgid(42),
-                comm: "t".into(),
-            },
-            state: TaskState::Uninterruptible,
-            cpu: None,
             switches: met.asleep,
-            last_switch: None,
-            kernel_thread: false,
             cgroup: met.cgroup,
-            stack: StackId(0),
-            work: None,
+            ..TaskSample::of(task, TaskState::Uninterruptible)
         }),
     }
 }

@@ -219,7 +219,7 @@ const _: () = {
 mod tests {
     use super::*;
     use crate::event::{Evidence, LockKind, Mode, Phase, TaskRef, TaskSample};
-    use crate::ids::{CgroupId, StackId, TaskKey, Tgid};
+    use crate::ids::{StackId, TaskKey, Tgid};
 
     fn key(tid: u32) -> TaskKey {
         TaskKey {
@@ -234,20 +234,9 @@ mod tests {
             tgid: Tgid(tid),
             comm: "t".into(),
         };
-        let body = Body::Task(TaskSample {
-            task,
-            state,
-            cpu: None,
-            switches: None,
-            last_switch: None,
-            kernel_thread: false,
-            cgroup: CgroupId(0),
-            stack: StackId(0),
-            work: None,
-        });
         Event {
             time: Timestamp(9),
-            body,
+            body: Body::Task(TaskSample::of(task, state)),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::event::{
     Actor, Evidence, LockKind, LockName, Mode, Owner, Phase, Queued, Round, RoundEdge, RoundScope, TaskRef, TaskSample,
     TaskState, WaitSample,
 };
-use crate::ids::{CgroupId, CpuId, LockAddr, StackId, TaskKey, Tgid, Tid};
+use crate::ids::{CpuId, LockAddr, StackId, TaskKey, Tgid, Tid};
 use crate::model::Settings;
 use crate::pipeline::Pipeline;
 use crate::player::{Change, Player, Reached};
@@ -38,15 +38,9 @@ fn at(ms: u64, body: Body) -> Event {
 
 fn waits(ms: u64, tid: u32, lock: u64, owner: u32, since: u64) -> [Event; 2] {
     let sample = TaskSample {
-        task: task(tid),
-        state: TaskState::Uninterruptible,
         cpu: Some(CpuId(1)),
         switches: Some(9),
-        last_switch: None,
-        kernel_thread: false,
-        cgroup: CgroupId(0),
-        stack: StackId(0),
-        work: None,
+        ..TaskSample::of(task(tid), TaskState::Uninterruptible)
     };
     let wait = WaitSample {
         waiter: Actor::Task(task(tid).key),

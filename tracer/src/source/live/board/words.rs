@@ -12,7 +12,7 @@ use crate::event::{
     Actor, Body, Context, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, TaskRef, TaskSample,
     TaskState, WaitSample,
 };
-use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, Timestamp};
+use crate::ids::{CpuId, KernelAddr, LockAddr, Timestamp};
 use crate::kernel::stackscan::Memory;
 use crate::spin_word;
 
@@ -181,15 +181,8 @@ fn runs(task: &TaskRef, cpu: CpuId, time: Timestamp) -> Event {
     Event {
         time,
         body: Body::Task(TaskSample {
-            task: task.clone(),
-            state: TaskState::Running,
             cpu: Some(cpu),
-            switches: None,
-            last_switch: None,
-            kernel_thread: false,
-            cgroup: CgroupId(0),
-            stack: StackId(0),
-            work: None,
+            ..TaskSample::of(task.clone(), TaskState::Running)
         }),
     }
 }
