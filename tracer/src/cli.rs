@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::bpf::attach::ProbeChoice;
+use crate::bpf::probes::ProbeChoice;
 use crate::kernel::lines::LineArgs;
 use crate::source::live::Options;
 use crate::verbs::export::ExportArgs;

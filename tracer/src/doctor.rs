@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::bpf::attach::{FunctionNames, PROBES, Probe, ProbeChoice, Role, Via, selected};
+use crate::bpf::probes::{FunctionNames, PROBES, Probe, ProbeChoice, Role, Via, selected};
 use crate::cli::DoctorArgs;
 use crate::kernel::facts::KernelFiles;
 use crate::kernel::preflight::Preflight;

@@ -1,9 +1,11 @@
 //! The edge to the BPF object: embedding, loading, attaching, and the shared tables. The only place with `unsafe`.
 
 pub mod attach;
+pub mod iterators;
 pub mod leave;
 pub mod load;
 pub mod log;
+pub mod probes;
 pub mod shared;
 pub mod stats;
 pub mod watch;

@@ -13,7 +13,7 @@ use super::offsets::ResolvedOffsets;
 use super::preflight::{Machine, Preflight};
 use super::symbols::{Symbols, SymbolsError};
 use super::sysroot::Sysroot;
-use crate::bpf::attach::FunctionNames;
+use crate::bpf::probes::FunctionNames;
 use crate::ids::KernelAddr;
 
 /// The kernel's own files, read once and shared by everything that asks.

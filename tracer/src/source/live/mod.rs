@@ -32,9 +32,10 @@ use self::names::Names;
 use self::rounds::Rounds;
 use self::scans::Scans;
 use self::spin::Spins;
-use crate::bpf::attach::{self, Attached, ProbeChoice};
+use crate::bpf::attach::{self, Attached};
 use crate::bpf::leave::{self, Asks, Links};
 use crate::bpf::load::{self, Sizes};
+use crate::bpf::probes::{self, ProbeChoice};
 use crate::bpf::stats::{LossCounters, Losses, program_cost};
 use crate::bpf::watch;
 use crate::event::{Body, Event, LossCause, LossReport};
@@ -152,7 +153,7 @@ impl Live {
             ..Settings::NONE
         };
         sizes.apply(&mut settings);
-        let kprobes = !attach::selected(attach::Role::Contention, options.probes, tracepoints, false);
+        let kprobes = !probes::selected(probes::Role::Contention, options.probes, tracepoints, false);
         settings.spin_begin_only = kprobes.into();
         let mut ebpf = load::load(&btf, &facts.layout, &settings, &sizes, options.bpf_log)?;
         if options.bpf_log > 0 {
@@ -172,11 +173,11 @@ impl Live {
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
         let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
-        let wanted = attach::PROBES.iter().filter(|probe| {
-            probe.role == attach::Role::Baseline && options.baseline
-                || probe.role == attach::Role::Init && (options.reinit || options.armed)
-                || probe.role == attach::Role::Holders && options.holders
-                || attach::selected(probe.role, options.probes, tracepoints, options.releases)
+        let wanted = probes::PROBES.iter().filter(|probe| {
+            probe.role == probes::Role::Baseline && options.baseline
+                || probe.role == probes::Role::Init && (options.reinit || options.armed)
+                || probe.role == probes::Role::Holders && options.holders
+                || probes::selected(probe.role, options.probes, tracepoints, options.releases)
         });
         // Attaching to a tracepoint that was in use before waits for a grace period (KERNEL: tracepoint_add_func,
         // kernel/tracepoint.c), and kprobes wait for every CPU: that may be for ever. The sampler and the iterators need neither.

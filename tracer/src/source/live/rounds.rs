@@ -7,7 +7,7 @@ use aya::maps::{HashMap, MapData};
 use aya::{Btf, Ebpf};
 use tracer_common::table::WaitSlot;
 
-use crate::bpf::attach;
+use crate::bpf::iterators;
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
@@ -51,7 +51,7 @@ impl Rounds {
         let interest = ebpf
             .take_map("INTEREST")
             .context("the BPF object has no map INTEREST")?;
-        attach::load_iterator(ebpf, ITERATOR, btf)?;
+        iterators::load(ebpf, ITERATOR, btf)?;
         Ok(Self {
             waits: SharedArray::new(waits, "WAITS", sizes.wait_entries() as usize)?,
             interest: interest.try_into()?,
@@ -85,7 +85,7 @@ impl Rounds {
         self.watch(self.owners.union(suspects).copied().take(MAX_INTEREST).collect());
         self.number += 1;
         self.bytes.clear();
-        attach::run_iterator(ebpf, ITERATOR, &mut self.bytes)?;
+        iterators::run(ebpf, ITERATOR, &mut self.bytes)?;
         let round = |edge| {
             Body::Round(Round {
                 number: self.number,

@@ -8,7 +8,7 @@ use aya::{Btf, Ebpf};
 use tracer_common::snapshot::BlockedRecord;
 use zerocopy::FromBytes;
 
-use crate::bpf::attach;
+use crate::bpf::iterators;
 use crate::ids::{Nanos, Tid, Timestamp};
 use crate::kernel::clock;
 
@@ -44,7 +44,7 @@ impl Sleepers {
     /// # Errors
     /// When the kernel refuses it.
     pub fn new(ebpf: &mut Ebpf, btf: &Btf, age: Nanos) -> Result<Self> {
-        attach::load_iterator(ebpf, ITERATOR, btf)?;
+        iterators::load(ebpf, ITERATOR, btf)?;
         Ok(Self {
             age,
             next: Timestamp(0),
@@ -62,7 +62,7 @@ impl Sleepers {
             return Ok(());
         }
         self.bytes.clear();
-        attach::run_iterator(ebpf, ITERATOR, &mut self.bytes)?;
+        iterators::run(ebpf, ITERATOR, &mut self.bytes)?;
         let bytes = std::mem::take(&mut self.bytes);
         self.update(&bytes, now);
         self.bytes = bytes;

@@ -31,6 +31,7 @@
 //! > 10.200 OPENED self-deadlock [critical, proven]
 //! ```
 
+mod declare;
 mod names;
 mod parse;
 mod statement;

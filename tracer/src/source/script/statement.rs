@@ -1,15 +1,15 @@
-//! The statements that declare names or make events.
+//! All statements, and those that make events.
 
 use std::sync::Arc;
 
-use super::names::Task;
+use super::declare;
 use super::parse::{Parser, Words, call, code, instant, nanos, number};
 use crate::event::{
-    Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
-    FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossReport, Mode, Owner, Phase,
-    Place, Queued, Reinit, Release, Round, RoundEdge, TaskRef, TaskSample, TimeSpent, WaitEnd, WaitSample,
+    Activity, Argument, Body, Dependency, DependencySample, Doing, Evidence, FileKind, HolderCandidate, LockKind,
+    LockSample, LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, TaskRef,
+    TaskSample, TimeSpent, WaitEnd, WaitSample,
 };
-use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
+use crate::ids::{CpuId, KernelAddr, LockAddr, Nanos, StackId};
 
 /// Task pointers in owner words: an address that tells the thread id.
 fn task_word(task: &TaskRef) -> u64 {
@@ -19,9 +19,9 @@ fn task_word(task: &TaskRef) -> u64 {
 /// Carries out a statement.
 pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), String> {
     match verb {
-        "task" => task(p, words),
-        "irq" => irq(p, words),
-        "lock" => lock(p, words),
+        "task" => declare::task(p, words),
+        "irq" => declare::irq(p, words),
+        "lock" => declare::lock(p, words),
         "stack" => {
             let name = words.word("the name of the stack")?;
             let events = p.names.declare_stack(name, &words.rest(), p.now);
@@ -30,8 +30,8 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         }
         "state" => state(p, words),
         "doing" => doing(p, words),
-        "cgroup" => cgroup(p, words),
-        "line" => line(p, words),
+        "cgroup" => declare::cgroup(p, words),
+        "line" => declare::line(p, words),
         "gone" => {
             let key = p.names.task(words.word("the task")?)?.task.key;
             p.emit(Body::TaskGone(key));
@@ -50,69 +50,6 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         "round" => round(p, words),
         other => Err(format!("unknown statement {other:?}")),
     }
-}
-
-fn task(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
-    let name = words.word("the name of the task")?;
-    let tid: u32 = number(words.word("the thread id")?)?;
-    let comm = words.word("the comm")?;
-    let start = words.field("start", instant)?.unwrap_or(Timestamp(1));
-    let tgid = words.field("tgid", number)?.unwrap_or(tid);
-    let cgroup = CgroupId(words.field("cgroup", number)?.unwrap_or(0));
-    let kernel_thread = match words.optional() {
-        None => false,
-        Some("kthread") => true,
-        Some(other) => return Err(format!("unexpected word {other:?}")),
-    };
-    let key = TaskKey { tid: Tid(tid), start };
-    let task = TaskRef {
-        key,
-        tgid: Tgid(tgid),
-        comm: Arc::from(comm),
-    };
-    p.names.declare_task(
-        name,
-        Task {
-            task,
-            kernel_thread,
-            cgroup,
-        },
-    );
-    Ok(())
-}
-
-fn irq(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
-    let name = words.word("the name of the interrupt")?;
-    let context: Context = code(words.word("the context")?)?;
-    let cpu = CpuId(words.field("cpu", number)?.ok_or("field cpu is missing")?);
-    let above = match words.text("above") {
-        Some(task) => Some(p.names.task(task)?.task.clone()),
-        None => None,
-    };
-    let actor = Actor::Interrupt {
-        cpu,
-        context,
-        interrupted: above.as_ref().map(|t| t.key),
-    };
-    p.names.declare_interrupt(name, actor, above);
-    Ok(())
-}
-
-fn lock(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
-    let name = words.word("the name of the lock")?;
-    let kind: LockKind = code(words.word("the kind of the lock")?)?;
-    let addr = words.field("addr", number)?;
-    let addr = p.names.declare_lock(name, kind, addr);
-    let class = words.text("class").map(Arc::from);
-    if let Some(symbol) = words.optional() {
-        p.emit(Body::LockName(LockName {
-            lock: addr,
-            name: Arc::from(symbol),
-            source: Arc::from("symbol"),
-            class,
-        }));
-    }
-    Ok(())
 }
 
 fn stack_field(p: &Parser, words: &mut Words<'_>) -> Result<StackId, String> {
@@ -174,44 +111,6 @@ fn doing(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
     };
     p.extend(symbols);
     p.emit(Body::Doing(Doing { task, activity }));
-    Ok(())
-}
-
-fn place(text: &str) -> Result<Place, String> {
-    let (file, line) = text
-        .rsplit_once(':')
-        .ok_or_else(|| format!("{text:?} is no FILE:LINE"))?;
-    Ok(Place {
-        file: Some(file.into()),
-        line: Some(number(line)?),
-    })
-}
-
-fn line(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
-    let mut events = Vec::new();
-    let addr = p.names.code(words.word("the function")?, p.now, &mut events);
-    let place = self::place(words.word("its place in the source")?)?;
-    let inlined = match words.text("inlined") {
-        Some(text) => {
-            let (name, at) = text
-                .split_once('@')
-                .ok_or_else(|| format!("{text:?} is no NAME@FILE:LINE"))?;
-            vec![Inlined {
-                name: name.into(),
-                place: self::place(at)?,
-            }]
-        }
-        None => Vec::new(),
-    };
-    p.extend(events);
-    p.emit(Body::CodeLine(CodeLine { addr, place, inlined }));
-    Ok(())
-}
-
-fn cgroup(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
-    let cgroup = CgroupId(number(words.word("the number of the cgroup")?)?);
-    let path = Arc::from(words.word("its path")?);
-    p.emit(Body::CgroupName(CgroupName { cgroup, path }));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use aya::{Btf, Ebpf};
 
 use self::emit::Emitter;
 use self::peek::Peeks;
-use crate::bpf::attach;
+use crate::bpf::iterators;
 use crate::bpf::stats::Losses;
 use crate::event::{Body, Event, LossCause, Round, RoundEdge, RoundScope};
 use crate::ids::{KernelAddr, Timestamp};
@@ -64,7 +64,7 @@ impl Walker {
     /// # Errors
     /// When the kernel refuses them.
     pub fn new(ebpf: &mut Ebpf, btf: &Btf, facts: &KernelFacts) -> Result<Self> {
-        attach::load_iterator_over(ebpf, ITERATOR, "task", btf)?;
+        iterators::load_over(ebpf, ITERATOR, "task", btf)?;
         let symbols = facts.files.symbols().cloned();
         let target = facts.files.btf().and_then(|btf| blocked_on_target(btf));
         Ok(Self {
@@ -162,7 +162,7 @@ impl Walker {
 
 /// Takes every thread; false when the walk ended in the middle of a record.
 fn walk(ebpf: &mut Ebpf) -> Result<(Threads, bool)> {
-    let mut file = attach::open_iterator(ebpf, ITERATOR)?;
+    let mut file = iterators::open(ebpf, ITERATOR)?;
     let mut threads = Threads::default();
     let mut buffer = vec![0; BLOCK];
     let mut filled = 0;

@@ -5,7 +5,7 @@ use aya::{Btf, Ebpf};
 use tracer_common::snapshot::{PEEK_SLOTS, PeekSlot, UserRecord, peek_state};
 use zerocopy::FromBytes as _;
 
-use crate::bpf::attach;
+use crate::bpf::iterators;
 use crate::bpf::shared::SharedArray;
 use crate::kernel::stackscan::Memory;
 
@@ -28,8 +28,8 @@ impl Peeks {
     /// When the map is missing or the program is refused.
     pub fn new(ebpf: &mut Ebpf, btf: &Btf) -> Result<Self> {
         let map = ebpf.take_map("PEEKS").context("the BPF object has no map PEEKS")?;
-        attach::load_iterator_over(ebpf, ITERATOR, "bpf_map", btf)?;
-        attach::load_iterator(ebpf, USERS, btf)?;
+        iterators::load_over(ebpf, ITERATOR, "bpf_map", btf)?;
+        iterators::load(ebpf, USERS, btf)?;
         Ok(Self {
             slots: SharedArray::new(map, "PEEKS", PEEK_SLOTS)?,
         })
@@ -50,7 +50,7 @@ impl Peeks {
             }
             // Ends the list; beyond the last slot this does nothing, and nothing is needed.
             self.slots.set_word(batch.len(), ADDR_WORD, 0);
-            attach::run_iterator(ebpf, ITERATOR, &mut Vec::new())?;
+            iterators::run(ebpf, ITERATOR, &mut Vec::new())?;
             let served = (0..batch.len()).map_while(|slot| match self.slots.word(slot, STATE_WORD) {
                 Some(peek_state::READ) => Some(self.slots.word(slot, VALUE_WORD)),
                 Some(peek_state::FAULT) => Some(None),
@@ -95,7 +95,7 @@ impl Memory for PeekMemory<'_> {
 
     fn users(&mut self) -> Result<Vec<UserRecord>> {
         let mut bytes = Vec::new();
-        attach::run_iterator(self.ebpf, USERS, &mut bytes)?;
+        iterators::run(self.ebpf, USERS, &mut bytes)?;
         // A part of a record at the end is one thread less.
         let records = bytes.chunks_exact(size_of::<UserRecord>());
         Ok(records
