@@ -1,6 +1,8 @@
 //! Sources for views on a real terminal: a pile-up of 1,500 tasks, and as many events a second as wanted on top of it.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ use tracer::tui::Source;
 
 /// Tasks in the pile-up, the holder not counted.
 pub const WAITERS: u64 = 1_500;
+/// Names a file in which a source tells how many events it sent, other than on the terminal.
+pub const TALLY: &str = "HOLDUP_TEST_TALLY";
 const TICK: Duration = Duration::from_millis(1);
 const ROUND: Duration = Duration::from_millis(250);
 
@@ -31,6 +35,8 @@ pub struct Load {
     pile_up: Vec<Event>,
     /// Breaks when so many events were sent.
     panic_at: Option<u64>,
+    /// Of [`TALLY`].
+    tally: Option<File>,
 }
 
 /// Case B: a reader asleep in I/O, a writer next, everybody else behind it.
@@ -71,6 +77,7 @@ impl Load {
             rounds: 0,
             pile_up: script.events().cloned().collect(),
             panic_at,
+            tally: std::env::var_os(TALLY).map(|path| File::create(path).expect("the tally")),
         };
         load.round(Timestamp(100_000_000_000));
         load
@@ -156,6 +163,9 @@ impl Source for Load {
         let due = u64::try_from(elapsed.as_nanos() * u128::from(self.per_second) / 1_000_000_000).unwrap_or(0);
         while self.sent < due {
             self.short_wait(now);
+        }
+        if let Some(tally) = &self.tally {
+            tally.write_all_at(&self.sent.to_le_bytes(), 0)?;
         }
         if self.panic_at.is_some_and(|at| self.sent >= at) {
             panic!("broken on purpose");
