@@ -13,6 +13,7 @@ mod sampler;
 mod scans;
 mod sleepers;
 mod spin;
+mod spin_log;
 mod standstill;
 
 use std::time::Duration;

@@ -15,6 +15,7 @@ use crate::event::{
     TaskSample, TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
+use crate::source::live::spin_log::{Cursor, Log};
 use crate::wire;
 
 /// Reader of the spin tables.
@@ -23,8 +24,8 @@ pub struct Spins {
     cpus: SharedArray<SpinCpu>,
     log: SharedArray<SpinLogEntry>,
     per_cpu: usize,
-    /// Next sequence number to read, by CPU.
-    next: Vec<u64>,
+    /// By CPU.
+    cursors: Vec<Cursor>,
     age: Nanos,
     /// For each old spin at the last look: its begin, and the switch count of the thread on its CPU.
     checked: HashMap<(usize, usize), (u64, Option<u64>)>,
@@ -70,7 +71,7 @@ impl Spins {
             cpus: SharedArray::new(cpus, "SPINS", sizes.cpus as usize)?,
             log: SharedArray::new(log, "SPIN_LOG", sizes.spin_log_entries() as usize)?,
             per_cpu: sizes.spin_log as usize,
-            next: vec![0; sizes.cpus as usize],
+            cursors: (0..sizes.cpus).map(|_| Cursor::new(sizes.spin_log as usize)).collect(),
             age,
             checked: HashMap::new(),
         })
@@ -102,11 +103,15 @@ impl Spins {
 
     /// Appends what happened since the last call. `out` holds, from index `from` on, the newest samples of the suspects.
     pub fn read(&mut self, from: usize, losses: &mut Losses, now: Timestamp, out: &mut Vec<Event>) {
-        for cpu in 0..self.cpus.len() {
-            let Some(logged) = self.cpus.word(cpu, LOGGED_WORD) else {
-                continue;
+        for (cpu, cursor) in self.cursors.iter_mut().enumerate() {
+            let log = CpuLog {
+                spins: &self.cpus,
+                log: &self.log,
+                cpu,
+                first: cpu * self.per_cpu,
             };
-            self.read_log(cpu, logged, losses, out);
+            let overwritten = cursor.read(&log, |entry| logged_events(cpu, &entry, out));
+            losses.add(LossCause::Overrun, overwritten);
         }
         let samples: HashMap<Tid, TaskSample> = out.iter().skip(from).filter_map(sampled).collect();
         let mut seen = HashMap::new();
@@ -145,29 +150,29 @@ impl Spins {
                 })
             })
     }
+}
 
-    fn read_log(&mut self, cpu: usize, logged: u64, losses: &mut Losses, out: &mut Vec<Event>) {
-        let Some(next) = self.next.get_mut(cpu) else { return };
-        let oldest = logged.saturating_sub(self.per_cpu as u64);
-        if *next < oldest {
-            losses.add(LossCause::Overrun, oldest - *next);
-            *next = oldest;
-        }
-        while *next < logged {
-            let index = cpu * self.per_cpu + usize::try_from(*next).unwrap_or(0) % self.per_cpu;
-            *next += 1;
-            // A writer sets the sequence number to 0 first and last to its own: equal before and after means a whole copy.
-            let (Some(before), Some(entry), Some(after)) =
-                (self.log.word(index, 0), self.log.get(index), self.log.word(index, 0))
-            else {
-                continue;
-            };
-            if before != *next || after != *next {
-                losses.add(LossCause::Overrun, 1);
-                continue;
-            }
-            logged_events(cpu, &entry, out);
-        }
+/// The log of one CPU among those of all.
+struct CpuLog<'a> {
+    spins: &'a SharedArray<SpinCpu>,
+    log: &'a SharedArray<SpinLogEntry>,
+    cpu: usize,
+    first: usize,
+}
+
+impl Log for CpuLog<'_> {
+    type Entry = SpinLogEntry;
+
+    fn logged(&self) -> u64 {
+        self.spins.word(self.cpu, LOGGED_WORD).unwrap_or(0)
+    }
+
+    fn seq(&self, place: usize) -> Option<u64> {
+        self.log.word(self.first + place, 0)
+    }
+
+    fn entry(&self, place: usize) -> Option<SpinLogEntry> {
+        self.log.get(self.first + place)
     }
 }
 
