@@ -48,6 +48,8 @@ use crate::wire::Decoder;
 /// Ring records taken at most before the caller gets a turn.
 const BATCH: usize = 4096;
 
+/// Looks at the end; on a machine that never rests these are all.
+const LAST_LOOKS: usize = 8;
 /// How long the end of a run waits for file and line of frames that were asked for.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
@@ -284,12 +286,28 @@ impl Live {
         let from = out.len();
         while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
         self.poll(out)?;
+        self.settle(out)?;
         let now = clock::monotonic();
-        self.cells.finish(now, out);
         self.names
             .announce_last(from, &mut self.scans.memory(&mut self.ebpf), out)?;
         self.lines.announce(from, out);
         self.lines.finish(LAST_LINES, now, out);
+        Ok(())
+    }
+
+    /// Records, statistics and counters of losses are read one after the other while the probes go on. Looks again until nothing
+    /// happened in between, so that they tell of the same waits.
+    fn settle(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        for _ in 0..LAST_LOOKS {
+            let from = out.len();
+            while !drain(self.ring.get_mut(), &mut self.decoder, &mut self.losses, out) {}
+            let now = clock::monotonic();
+            self.cells.finish(now, out);
+            self.report_losses(now, out)?;
+            if out.len() == from {
+                break;
+            }
+        }
         Ok(())
     }
 
