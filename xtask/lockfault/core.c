@@ -245,6 +245,24 @@ static int lockfault_director(void *data)
 	return 0;
 }
 
+/*
+ * What the scheduler says of a task, to compare with what a tracer says. Called
+ * by the task itself.
+ */
+void lockfault_spends(struct lockfault_task *self)
+{
+	self->ran = READ_ONCE(current->se.sum_exec_runtime);
+	self->starved = READ_ONCE(current->sched_info.run_delay);
+	self->began = ktime_get_ns();
+}
+
+void lockfault_spent(struct lockfault_task *self)
+{
+	self->ran = READ_ONCE(current->se.sum_exec_runtime) - self->ran;
+	self->starved = READ_ONCE(current->sched_info.run_delay) - self->starved;
+	smp_store_release(&self->lasted, ktime_get_ns() - self->began);
+}
+
 /* @values runs parallel to s->params. */
 int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 {
@@ -295,6 +313,10 @@ int lockfault_show(struct seq_file *m, void *unused)
 		seq_printf(m, "state %s %s\n", s->name, lockfault_state_name(s));
 		list_for_each_entry(t, &s->tasks, node)
 			seq_printf(m, "task %s %s %d\n", s->name, t->role, t->pid);
+		list_for_each_entry(t, &s->tasks, node)
+			if (smp_load_acquire(&t->lasted))
+				seq_printf(m, "spent %s %s %d %llu %llu %llu\n", s->name,
+					   t->role, t->pid, t->ran, t->starved, t->lasted);
 	}
 	spin_unlock(&lockfault_lists);
 	return 0;

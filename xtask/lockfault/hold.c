@@ -69,14 +69,28 @@ static int lockfault_hold_setup(struct lockfault_scenario *s, int cpu, int (*fn)
 	return lockfault_hold_waiters(s, lock, comm);
 }
 
-/* Sleeps, or sleeps and runs by turns: @busy ms of each 100 ms. */
+/* Until the scheduler has given this task so much time on a CPU. */
+static void lockfault_run_ns(u64 ns)
+{
+	u64 end = READ_ONCE(current->se.sum_exec_runtime) + ns;
+
+	while (READ_ONCE(current->se.sum_exec_runtime) < end)
+		cpu_relax();
+}
+
+/*
+ * Sleeps, or sleeps and runs by turns: @busy percent of the time. However late
+ * the timers of a busy emulated machine are, it runs for as long in proportion.
+ */
 static lockfault_frame void lockfault_asleep_doze(unsigned long ms, unsigned int busy)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(ms);
+	ktime_t end = ktime_add_ms(ktime_get(), ms);
 
-	while (busy && time_before(jiffies, end)) {
+	while (busy && ktime_before(ktime_get(), end)) {
+		u64 began = ktime_get_ns();
+
 		msleep(100 - busy);
-		mdelay(busy);
+		lockfault_run_ns(div_u64((ktime_get_ns() - began) * busy, 100 - busy));
 	}
 	if (!busy)
 		msleep(ms);
@@ -95,8 +109,10 @@ static lockfault_frame int lockfault_asleep_holder(void *data)
 	lockfault_holds(self);
 	lockfault_gate_pass(&lockfault_asleep_gate);
 	lockfault_wants(self);
+	lockfault_spends(self);
 	lockfault_asleep_doze((unsigned long)self->arg,
 			      lockfault_param(&lockfault_holder_asleep, "busy"));
+	lockfault_spent(self);
 	mutex_unlock(&lockfault_asleep_mutex);
 	return 0;
 }
@@ -149,7 +165,9 @@ static lockfault_frame int lockfault_running_holder(void *data)
 	lockfault_holds(self);
 	lockfault_gate_pass(&lockfault_running_gate);
 	lockfault_wants(self);
+	lockfault_spends(self);
 	lockfault_running_spin((unsigned long)self->arg);
+	lockfault_spent(self);
 	mutex_unlock(&lockfault_running_dev->lock);
 	return 0;
 }
@@ -221,7 +239,9 @@ static lockfault_frame int lockfault_starved_holder(void *data)
 	sched_set_fifo_low(current);
 	mutex_lock(&lockfault_starved_mutex);
 	lockfault_holds(self);
+	lockfault_spends(self);
 	lockfault_gate_pass(&lockfault_starved_gate);
+	lockfault_spent(self);
 	mutex_unlock(&lockfault_starved_mutex);
 	return 0;
 }

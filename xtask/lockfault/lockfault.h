@@ -91,6 +91,11 @@ struct lockfault_task {
 	unsigned int index;	/* among the tasks of one role */
 	bool holds;		/* has the lock it is meant to hold */
 	bool wants;		/* is about to ask for the lock it will block on */
+	/* By the scheduler's own account, between lockfault_spends() and lockfault_spent(): ns. */
+	u64 ran;
+	u64 starved;		/* runnable, without a CPU */
+	u64 began;
+	u64 lasted;		/* 0 while it is not over */
 };
 
 /* A place where a holder sleeps (TASK_IDLE) until the director lets it go on. */
@@ -120,6 +125,8 @@ __printf(7, 8)
 struct lockfault_task *lockfault_spawn(struct lockfault_scenario *s, const char *role,
 				       unsigned int index, int cpu, int (*fn)(void *),
 				       void *arg, const char *comm, ...);
+void lockfault_spends(struct lockfault_task *self);
+void lockfault_spent(struct lockfault_task *self);
 void lockfault_forget_task(struct lockfault_task *t);
 bool lockfault_all_exited(struct lockfault_scenario *s);
 bool lockfault_all_asleep(struct lockfault_scenario *s, const char *role);

@@ -49,7 +49,9 @@ static lockfault_frame int lockfault_reader_io_holder(void *data)
 	struct lockfault_task *self = data;
 	struct lockfault_address_space *space = self->arg;
 
+	lockfault_spends(self);
 	lockfault_reader_io_fault(&space->sem, &space->io_done, self);
+	lockfault_spent(self);
 	return 0;
 }
 

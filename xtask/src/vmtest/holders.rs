@@ -1,5 +1,6 @@
 //! `--holders`: where those who hold others up spend their time, as the scheduler tells.
 
+use super::truth::Spent;
 use super::{GuestRun, VmTest};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -11,7 +12,7 @@ const HOLDERS: &[(&str, &[(&str, f64)])] = &[
     ("holder-running ms=6000", &[("running", 0.8)]),
     ("holder-starved ms=6000", &[("runnable without a CPU", 0.8)]),
     ("rwsem-reader-io ms=6000 readers=5", &[("asleep in I/O", 0.8)]),
-    // Sleeps and runs by turns, each half of the time; on an emulated machine it waits for its CPU now and then.
+    // Sleeps and runs by turns, as long as it slept; on an emulated machine it waits for its CPU now and then.
     ("holder-asleep ms=8000 busy=50", &[("asleep", 0.25), ("running", 0.25)]),
 ];
 
@@ -56,7 +57,8 @@ fn check(run: &GuestRun) -> Result<()> {
             .iter()
             .find(|f| f["kind"] == "root-blocker" && f["tasks"][0]["tid"] == tid);
         let finding = finding.with_context(|| format!("no closed finding about {tid} of {name}: {}", live.shown()))?;
-        spent(finding, shares).with_context(|| format!("{name}: {finding:#}"))?;
+        let told = spent(finding, shares).with_context(|| format!("{name}: {finding:#}"))?;
+        agrees(&told, truth.spent(tid)?).with_context(|| format!("{name}: {finding:#}"))?;
     }
     // What the programs cost, for threads that nobody waits for: nearly all of their runs.
     let programs = report["source"]["programs"].as_array().context("no report")?;
@@ -71,8 +73,23 @@ fn check(run: &GuestRun) -> Result<()> {
     Ok(())
 }
 
+/// The shares are those of the scheduler's own account, up to what happened before the thread was followed.
+fn agrees(told: &BTreeMap<String, f64>, truth: &Spent) -> Result<()> {
+    const APART: f64 = 0.15;
+    let lasted = truth.lasted.as_secs_f64();
+    for (what, true_time) in [("running", truth.ran), ("runnable without a CPU", truth.starved)] {
+        let (told, really) = (told.get(what).copied().unwrap_or(0.0), true_time.as_secs_f64() / lasted);
+        ensure!(
+            (told - really).abs() < APART,
+            "{what} is told to be {told:.3} of the time and was {really:.3}"
+        );
+    }
+    Ok(())
+}
+
 /// The thread was followed for seconds, all of which are known, and did these things for at least these shares of it.
-fn spent(finding: &Value, least: &[(&str, f64)]) -> Result<()> {
+/// Gives the shares.
+fn spent(finding: &Value, least: &[(&str, f64)]) -> Result<BTreeMap<String, f64>> {
     let mut lines = finding["evidence"].as_array().into_iter().flatten();
     let line = lines.find_map(|line| {
         line["text"]
@@ -83,11 +100,11 @@ fn spent(finding: &Value, least: &[(&str, f64)]) -> Result<()> {
     let (_, watched) = head.rsplit_once(" for ").context("no time")?;
     let watched = seconds(watched)?;
     ensure!(watched > 2.0, "it was followed for {watched} s only");
-    let mut shares: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut shares: BTreeMap<String, f64> = BTreeMap::new();
     for share in told.split(", ") {
         let at = share.match_indices(' ').nth(1).context("no share")?.0;
         let (time, what) = share.split_at(at);
-        shares.insert(what.trim(), seconds(time)? / watched);
+        shares.insert(what.trim().to_owned(), seconds(time)? / watched);
     }
     ensure!(
         !shares.contains_key("unknown"),
@@ -95,13 +112,13 @@ fn spent(finding: &Value, least: &[(&str, f64)]) -> Result<()> {
     );
     for (what, least) in least {
         ensure!(
-            shares.get(what).is_some_and(|share| share >= least),
+            shares.get(*what).is_some_and(|share| share >= least),
             "not {least} of the time {what}: {shares:?}"
         );
     }
     let sum: f64 = shares.values().sum();
     ensure!((0.95..1.05).contains(&sum), "the shares are not the whole: {shares:?}");
-    Ok(())
+    Ok(shares)
 }
 
 /// `1.5 s`, `20.0 ms`.

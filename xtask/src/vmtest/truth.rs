@@ -1,6 +1,7 @@
 //! What the fault module says is true: `/proc/lockfault`, read back.
 
 use anyhow::{Context as _, Result, bail};
+use std::time::Duration;
 
 /// The module's listing.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Truth {
     pub states: Vec<(String, String)>,
     /// Tasks of the scenarios that were started, in the order of their creation.
     pub tasks: Vec<Task>,
+    /// Where tasks that said so spent their time.
+    pub spent: Vec<Spent>,
 }
 
 /// A task that a scenario created.
@@ -19,6 +22,18 @@ pub struct Task {
     pub scenario: String,
     pub role: String,
     pub pid: u32,
+}
+
+/// Where a task spent its time, by the scheduler's own account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    pub pid: u32,
+    /// On a CPU.
+    pub ran: Duration,
+    /// Runnable, without a CPU.
+    pub starved: Duration,
+    /// In all.
+    pub lasted: Duration,
 }
 
 impl Truth {
@@ -42,6 +57,23 @@ impl Truth {
                         scenario: (*scenario).to_owned(),
                         role: (*role).to_owned(),
                         pid,
+                    });
+                }
+                ["spent", _, _, pid, times @ ..] => {
+                    let pid = pid.parse().with_context(|| format!("pid in \"{line}\""))?;
+                    let times = times
+                        .iter()
+                        .map(|ns| Ok(Duration::from_nanos(ns.parse()?)))
+                        .collect::<Result<Vec<_>>>()
+                        .with_context(|| format!("times in \"{line}\""))?;
+                    let &[ran, starved, lasted] = times.as_slice() else {
+                        bail!("/proc/lockfault has a line of unknown form: \"{line}\"");
+                    };
+                    truth.spent.push(Spent {
+                        pid,
+                        ran,
+                        starved,
+                        lasted,
                     });
                 }
                 _ => bail!("/proc/lockfault has a line of unknown form: \"{line}\""),
@@ -78,6 +110,15 @@ impl Truth {
         self.tasks.iter().filter(wanted).map(|task| task.pid).collect()
     }
 
+    /// Where a task spent its time.
+    ///
+    /// # Errors
+    /// It did not say so.
+    pub fn spent(&self, pid: u32) -> Result<&Spent> {
+        let found = self.spent.iter().find(|spent| spent.pid == pid);
+        found.with_context(|| format!("{pid} did not tell where its time went: {:?}", self.spent))
+    }
+
     /// Pid of the only task with a role.
     ///
     /// # Errors
@@ -101,12 +142,18 @@ mod tests {
     #[test]
     fn listing_is_read() {
         let text = "lock lockfault_aa_mutex 0xffffffffc05ee280\nstate mutex-aa established\ntask mutex-aa worker 52\n\
-            task mutex-aa flusher 118\nstate mutex-abba idle\ntask x waiter 1\ntask x waiter 2\n";
+            task mutex-aa flusher 118\nstate mutex-abba idle\ntask x waiter 1\ntask x waiter 2\nspent x waiter 2 5 6 70\n";
         let truth = Truth::parse(text).unwrap();
         assert_eq!(truth.lock("lockfault_aa_mutex").unwrap(), 0xffff_ffff_c05e_e280);
         assert_eq!(truth.state("mutex-abba").unwrap(), "idle");
         assert_eq!(truth.task("mutex-aa", "flusher").unwrap(), 118);
         assert_eq!(truth.tasks("x", "waiter"), [1, 2]);
+        let told = truth.spent(2).unwrap();
+        assert_eq!(
+            [told.ran, told.starved, told.lasted],
+            [5, 6, 70].map(Duration::from_nanos)
+        );
+        assert!(truth.spent(1).is_err(), "not told");
         assert!(truth.task("x", "waiter").is_err(), "two");
         assert!(truth.task("mutex-abba", "first").is_err(), "none");
         assert!(truth.lock("nope").is_err() && truth.state("nope").is_err());
@@ -114,7 +161,14 @@ mod tests {
 
     #[test]
     fn unknown_lines_break_the_contract() {
-        for text in ["lock a", "lock a 0xzz", "state a b c", "task a b c", "hello"] {
+        for text in [
+            "lock a",
+            "lock a 0xzz",
+            "state a b c",
+            "task a b c",
+            "spent a b 1 2 3",
+            "hello",
+        ] {
             assert!(Truth::parse(text).is_err(), "{text}");
         }
     }
