@@ -5,6 +5,7 @@ use super::{Done, Screens};
 use crate::{bench, build, recorder, ui};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,18 @@ pub fn contention(screens: &Screens) -> Result<Done> {
     }
     let holdup = build::host()?;
     let directory = tempfile::tempdir_in(TMPFS).with_context(|| format!("no tmpfs at {TMPFS}"))?;
-    bench::contended(directory.path(), THREADS, || walk(&holdup, screens))?;
+    let inode = directory.path().metadata().context("the directory")?.ino();
+    bench::contended(directory.path(), THREADS, || walk(&holdup, inode, screens))?;
     Ok(Done::Passed)
 }
 
-fn walk(holdup: &Path, screens: &Screens) -> Result<()> {
+/// What of a name fits into the list's first column.
+fn first_column(name: &str) -> &str {
+    const WIDTH: usize = 30;
+    name.get(..WIDTH).unwrap_or(name)
+}
+
+fn walk(holdup: &Path, inode: u64, screens: &Screens) -> Result<()> {
     let command = format!(
         "LANG=C.UTF-8 {} live; echo \"left with $?\"; stty -a; exec sleep 600",
         holdup.display()
@@ -42,11 +50,18 @@ fn walk(holdup: &Path, screens: &Screens) -> Result<()> {
     ui::step(format!("first useful screen after {:.2} s", took.as_secs_f32()));
     ensure!(took < STARTED_WITHIN, "the first useful screen took {took:?}");
 
-    // The parent's lock among the contended ones, held by one of the threads.
+    // The parent's lock among the contended ones, held by one of the threads: named after the inode where this kernel lets
+    // holdup read objects, else after where it is taken.
+    let names = [
+        format!("inode.i_rwsem of inode {inode} (tmpfs"),
+        "wanted at do_rmdir".to_owned(),
+        "wanted at filename_create".to_owned(),
+    ];
     terminal.keys(&["3"])?;
     let locks = terminal.until("a lock held by a thread of ours", SOON, |screen| {
         let mut rows = screen.lines().skip(4);
-        rows.any(|row| row.starts_with("0x") && row.contains(THREAD))
+        let named = |row: &str| names.iter().any(|name| row.starts_with(first_column(name)));
+        rows.any(|row| named(row) && row.contains(THREAD))
     })?;
     screens.keep("locks", &locks)?;
     terminal.keys(&["/", THREAD, "Enter"])?;
@@ -57,6 +72,12 @@ fn walk(holdup: &Path, screens: &Screens) -> Result<()> {
         SOON,
     )?;
     screens.keep("lock", &lock)?;
+    ensure!(
+        names
+            .iter()
+            .any(|name| lock.contains(&format!("── rw_semaphore {name}"))),
+        "it is none of {names:?}:\n{lock}"
+    );
     terminal.keys(&["Escape"])?;
     terminal.until_all(&["owner", "filter: contender"], SOON)?;
 
