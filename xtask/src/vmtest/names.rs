@@ -238,10 +238,12 @@ pub const TESTS: &[VmTest] = &[
 
 const CAPTURE: &str = "/out/names.holdup";
 
-/// Runs a workload until the recording shows `wanted`; the step's time limit ends what never shows it.
+/// Runs a workload until the recording shows `wanted` among the locks and below the stack of a wait; the step's time limit ends
+/// what never shows it.
 fn until_seen(work: &str, wanted: &str) -> String {
     format!(
-        "/init work {work} & W=$!; until holdup report {CAPTURE} --json 2>/dev/null | grep -qF '{wanted}'; do kill -0 $W || exit 1; \
+        "/init work {work} & W=$!; until holdup report {CAPTURE} --json 2>/dev/null | grep -qF '{wanted}' && \
+         holdup export --format folded {CAPTURE} 2>/dev/null | grep -F '{wanted}' | grep -q ';.*;.*;'; do kill -0 $W || exit 1; \
          sleep 0.1; done; kill $W; wait $W; true"
     )
 }
