@@ -152,6 +152,10 @@ pub struct CaptureArgs {
     /// Take no kernel stacks.
     #[arg(long)]
     pub no_stacks: bool,
+    /// Also show where threads that sleep came from in user space, from their registers and the top of their stack, read without any
+    /// lock (x86-64). No probe becomes dearer; each thread that is shown costs some reads of kernel memory.
+    #[arg(long)]
+    pub user_stacks: bool,
     /// Attach kprobes to unlock slowpaths, too: who released what somebody waited for, and how long contended locks are held.
     #[arg(long)]
     pub releases: bool,
@@ -189,6 +193,7 @@ impl Default for CaptureArgs {
             interval: options.interval,
             all: options.all,
             no_stacks: !options.stacks,
+            user_stacks: options.user_stacks,
             releases: options.releases,
             reinit: options.reinit,
             holders: options.holders,
@@ -212,6 +217,7 @@ impl CaptureArgs {
             interval: self.interval,
             all: self.all,
             stacks: !self.no_stacks,
+            user_stacks: self.user_stacks,
             releases: self.releases,
             reinit: self.reinit,
             holders: self.holders,

@@ -10,6 +10,7 @@ mod doing;
 mod lock;
 mod name;
 mod task;
+mod user_stack;
 mod wait;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub use doing::{Activity, Argument, CgroupName, Doing, FileKind};
 pub use lock::{HolderCandidate, LockKind, LockSample, LockStats, Mode, Owner, Reinit, Release};
 pub use name::{LockName, StackFrames, SymbolName};
 pub use task::{Actor, Context, TaskRef, TaskSample, TaskState, TimeSpent};
+pub use user_stack::{UserFile, UserFrame, UserFunction, UserStack};
 pub use wait::{Phase, Queued, WaitEnd, WaitSample};
 
 use crate::ids::{TaskKey, Timestamp};
@@ -65,6 +67,8 @@ pub enum Body {
     LockName(LockName),
     /// What a thread is about.
     Doing(Doing),
+    /// Where a sleeping thread came from in user space.
+    UserStack(UserStack),
     /// A cgroup has this path.
     CgroupName(CgroupName),
     /// A lock was initialised again while it was held or waited on.

@@ -22,7 +22,12 @@ round all-tasks begin 1
 wait w M owner=w by=waiter-record queued=0 stack=aa
 wait a M owner=w by=waiter-record queued=1 stack=bb
 wait b M owner=w by=waiter-record queued=2 stack=bb
+state c uninterruptible switches=3
+state b uninterruptible switches=3
 wait c M owner=w by=waiter-record queued=3
+user-stack c switches=3 whole=yes read+0x1f@/usr/lib/libc.so.6:0x1021f @/opt/c:0x4010 main+0x20@/opt/c:0x4120
+user-stack b switches=2 other+0x10
+user-stack w switches=1 other+0x10
 round all-tasks end 1
 ";
 
@@ -49,6 +54,10 @@ stacks:
       lf_take (drivers/lf.h:3) [inlined]
       lf_inner+0x10 (drivers/lf.c:12)
       process_one_work+0x10
+  c (302) in user space
+      read+0x1f [/usr/lib/libc.so.6]
+      /opt/c at 0x4010
+      main+0x20 [/opt/c]
 
 "
     );
@@ -70,6 +79,10 @@ stacks:
       lf_take (drivers/lf.h:3) [inlined]
       lf_inner+0x10 (drivers/lf.c:12)
       process_one_work+0x10
+  c (302) in user space
+      read+0x1f [/usr/lib/libc.so.6]
+      /opt/c at 0x4010
+      main+0x20 [/opt/c]
 
 "
     );

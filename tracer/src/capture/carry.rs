@@ -218,7 +218,7 @@ impl Named {
                     _ => {}
                 }
             }
-            Body::TaskGone(_) | Body::TimeSpent(_) | Body::Loss(_) | Body::Round(_) => {}
+            Body::TaskGone(_) | Body::TimeSpent(_) | Body::UserStack(_) | Body::Loss(_) | Body::Round(_) => {}
         }
     }
 

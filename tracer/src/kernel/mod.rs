@@ -23,3 +23,4 @@ pub mod sysroot;
 pub mod tasks;
 #[cfg(test)]
 mod testing;
+pub mod user_stacks;

@@ -5,7 +5,9 @@ use rustc_hash::FxHashMap;
 use super::arena::{ActorIx, Arena, LockIx, WaitIx};
 use super::locks::LockKey;
 use super::steady::{Span, Steady};
-use crate::event::{Activity, Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState, TimeSpent};
+use crate::event::{
+    Activity, Actor, Context, Dependency, Evidence, TaskRef, TaskSample, TaskState, TimeSpent, UserStack,
+};
 use crate::ids::{CgroupId, CpuId, KernelAddr, LockAddr, StackId, TaskKey, Tid, Timestamp};
 
 /// What is known about one thread or interrupt context.
@@ -23,6 +25,8 @@ pub struct ActorEntry {
     pub asleep: Option<Steady<u64>>,
     /// What it was about when it fell asleep; forgotten as soon as it has run.
     pub doing: Option<Activity>,
+    /// Where it came from in user space when it fell asleep; forgotten as soon as it has run.
+    pub user_stack: Option<Box<UserStack>>,
     /// Pending waits, outermost first.
     pub waits: Vec<WaitIx>,
     /// Locks whose newest owner word names this thread.
@@ -108,6 +112,7 @@ impl ActorEntry {
             sample: None,
             asleep: None,
             doing: None,
+            user_stack: None,
             waits: Vec::new(),
             holds: Vec::new(),
             dependency: None,
@@ -232,6 +237,7 @@ impl ActorEntry {
         }
         if self.asleep.map(|steady| steady.value) != slept {
             self.doing = None;
+            self.user_stack = None;
         }
         if self.sample.is_some_and(|s| s.time > time) {
             return;

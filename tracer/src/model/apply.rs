@@ -7,6 +7,7 @@ use super::steady::{Span, Steady};
 use super::{MAX_REINITS, Model, ReinitSeen};
 use crate::event::{
     DependencySample, Doing, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample, TimeSpent,
+    UserStack,
 };
 use crate::ids::{TaskKey, Timestamp};
 
@@ -59,6 +60,16 @@ impl Model {
             && entry.gone.is_none_or(|gone| time > gone)
         {
             entry.doing = Some(doing.activity.clone());
+        }
+    }
+
+    /// It is told later than the sleep that it belongs to, which may be over by then.
+    pub(super) fn apply_user_stack(&mut self, stack: &UserStack) {
+        if let Some(actor) = self.actors.find(stack.task)
+            && let Some(entry) = self.actors.get_mut(actor)
+            && entry.asleep.is_some_and(|asleep| asleep.value == stack.switches)
+        {
+            entry.user_stack = Some(Box::new(stack.clone()));
         }
     }
 

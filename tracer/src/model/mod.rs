@@ -128,6 +128,7 @@ impl Model {
             Body::LockName(name) => self.names.lock(name),
             Body::CgroupName(name) => self.names.name_cgroup(name),
             Body::Doing(doing) => self.apply_doing(time, doing),
+            Body::UserStack(stack) => self.apply_user_stack(stack),
             Body::Reinit(reinit) => self.apply_reinit(time, reinit),
             Body::TimeSpent(spent) => self.apply_spent(time, spent),
             Body::Loss(report) => self.losses.apply(time, report),

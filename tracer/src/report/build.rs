@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::coverage::Coverage;
 use super::{
     ClosedRow, CpuRow, Frame, HeldRow, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow,
-    TotalsRow, TreeRoot, WaitRow,
+    TotalsRow, TreeRoot, UserStackRow, WaitRow,
 };
 use crate::diagnosis::{About, Blocked, Engine, Graph, Hold, Root, phrase};
 use crate::event::{Actor, Inlined, Mode, Phase, Queued, TaskState};
@@ -184,6 +184,7 @@ fn task_row(
         blocks: Vec::new(),
         site: sites.of(model, stack),
         stack,
+        user_stack: actor.user_stack.as_deref().map(UserStackRow::from),
     })
 }
 

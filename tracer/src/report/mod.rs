@@ -5,6 +5,7 @@
 
 mod build;
 mod coverage;
+mod user_stack;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use coverage::{Coverage, Unexplained};
+pub use user_stack::{UserFrameRow, UserStackRow};
 
 use crate::diagnosis::{About, Closed, Finding, LockRef, Name};
 use crate::diagnosis::{kernel_addr, stack_id};
@@ -227,6 +229,8 @@ pub struct TaskRow {
     /// Its stack.
     #[serde(serialize_with = "stack_id")]
     pub stack: StackId,
+    /// Where it came from in user space, where that was asked for and found.
+    pub user_stack: Option<UserStackRow>,
 }
 
 /// A pending wait.

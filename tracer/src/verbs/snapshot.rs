@@ -20,6 +20,7 @@ use crate::kernel::clock;
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::lines::LineArgs;
 use crate::kernel::tasks::TaskFacts;
+use crate::kernel::user_stacks::UserStacks;
 use crate::model;
 use crate::pipeline::Pipeline;
 use crate::report::{Report, SourceFacts};
@@ -57,6 +58,10 @@ pub struct SnapshotArgs {
     /// Also print the kernel stacks of everybody who waits or holds, each once; `full` with the frames of lock and scheduler.
     #[arg(long, value_enum, value_name = "DEPTH", num_args = 0..=1, require_equals = true, default_missing_value = "caller", conflicts_with = "json")]
     pub stacks: Option<Depth>,
+    /// Also show where the threads came from in user space, from their registers and the top of their stack, read without any lock
+    /// (x86-64); part of `--stacks` and of JSON.
+    #[arg(long)]
+    pub user_stacks: bool,
     /// File and line of kernel frames.
     #[command(flatten)]
     pub lines: LineArgs,
@@ -94,6 +99,7 @@ pub fn once() -> Result<Report> {
         interval: INTERVAL,
         all: false,
         stacks: None,
+        user_stacks: false,
         lines: LineArgs::default(),
     };
     Ok(take(&args, &KernelFacts::of_this_machine()?)?.0)
@@ -109,6 +115,7 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
     let mut decoder = Decoder::default();
     let mut losses = Losses::default();
     let mut tasks = TaskFacts::new(facts.offsets.offsets);
+    let mut user_stacks = args.user_stacks.then(|| UserStacks::start(facts)).transpose()?;
     let mut names = Names::new(facts);
     let mut lines = LineNames::new(args.lines.start(facts)?);
     let mut pipeline = Pipeline::new(model::Settings::default(), source_facts(&walker, facts));
@@ -123,6 +130,9 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
         let met = decoder.take_met();
         let memory = &mut walker.memory(&mut ebpf);
         tasks.describe(&met, memory, clock::monotonic(), 0, &mut events)?;
+        if let Some(stacks) = &mut user_stacks {
+            stacks.look(&met, memory, clock::monotonic())?;
+        }
         names.announce_last(0, memory, &mut events)?;
         lines.announce(0, &mut events);
         if round + 1 == ROUNDS {
@@ -130,6 +140,12 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
             if unanswered > 0 {
                 let seconds = LAST_LINES.as_secs();
                 eprintln!("holdup: file and line of {unanswered} addresses were not found within {seconds} s");
+            }
+            if let Some(stacks) = &mut user_stacks {
+                events.extend(stacks.events(LAST_LINES, clock::monotonic()));
+                if stacks.open() > 0 {
+                    eprintln!("holdup: {} user-space stacks were not unwound in time", stacks.open());
+                }
             }
         }
         for event in &events {

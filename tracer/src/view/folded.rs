@@ -1,12 +1,13 @@
-//! Folded stacks weighted by waited time, for flame graphs: `comm;outermost;...;innermost;lock microseconds`.
+//! Folded stacks weighted by waited time, for flame graphs: `comm;outermost;...;innermost;lock microseconds`. Where a wait's stack
+//! in user space is known, its frames come first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::diagnosis::lock_kind_name;
-use crate::event::{Actor, Body, Context, Event, LockKind};
-use crate::ids::{LockAddr, Nanos, StackId};
+use crate::event::{Actor, Body, Context, Event, LockKind, UserFrame, UserStack};
+use crate::ids::{LockAddr, Nanos, StackId, TaskKey};
 use crate::model::Model;
 
 /// Open waits kept; more do not occur unless ends are lost.
@@ -19,6 +20,8 @@ const PROBES: [&str; 3] = ["bpf_trace_run", "__traceiter_contention", "__bpf_tra
 #[derive(Debug, Default)]
 pub struct Folded {
     open: HashMap<(Actor, LockAddr), Open>,
+    /// Of those who wait: frames in user space, outermost first.
+    user: HashMap<TaskKey, String>,
     sums: BTreeMap<String, Nanos>,
 }
 
@@ -45,6 +48,7 @@ impl Folded {
                     Some(open) => open.stack = wait.stack,
                     None if full => {}
                     None => {
+                        self.forget_user(wait.waiter);
                         self.open.insert(
                             key,
                             Open {
@@ -58,8 +62,12 @@ impl Folded {
             }
             Body::WaitEnd(end) => {
                 if let Some(open) = self.open.remove(&(end.waiter, end.lock)) {
-                    self.add(&open, end.lock, end.waited, model);
+                    self.add(end.waiter, &open, end.lock, end.waited, model);
                 }
+                self.forget_user(end.waiter);
+            }
+            Body::UserStack(stack) if self.user.len() < MAX_OPEN => {
+                self.user.insert(stack.task, user_frames(stack));
             }
             _ => {}
         }
@@ -83,7 +91,7 @@ impl Folded {
             .collect();
         for ((actor, lock), open) in std::mem::take(&mut self.open) {
             if let Some(&waited) = pending.get(&(who(actor), lock)) {
-                self.add(&open, lock, waited, model);
+                self.add(actor, &open, lock, waited, model);
             }
         }
         for (stack, sum) in &self.sums {
@@ -95,9 +103,21 @@ impl Folded {
         Ok(())
     }
 
-    fn add(&mut self, open: &Open, lock: LockAddr, waited: Nanos, model: &Model) {
+    /// A stack belongs to one sleep.
+    fn forget_user(&mut self, waiter: Actor) {
+        if let Actor::Task(key) = waiter {
+            self.user.remove(&key);
+        }
+    }
+
+    fn add(&mut self, waiter: Actor, open: &Open, lock: LockAddr, waited: Nanos, model: &Model) {
         let names = model.names();
         let mut line = clean(&open.comm);
+        if let Actor::Task(key) = waiter
+            && let Some(frames) = self.user.get(&key)
+        {
+            line.push_str(frames);
+        }
         for &frame in names
             .frames(open.stack)
             .into_iter()
@@ -119,6 +139,21 @@ impl Folded {
         }
         *self.sums.entry(line).or_default() += waited;
     }
+}
+
+/// Each frame after a semicolon, outermost first.
+fn user_frames(stack: &UserStack) -> String {
+    let name = |frame: &UserFrame| match (&frame.function, &frame.file) {
+        (Some(function), _) => function.name.to_string(),
+        (None, Some(file)) => format!("{}+{:#x}", file.path, file.offset),
+        (None, None) => format!("{:#x}", frame.address),
+    };
+    let frames = stack.frames.iter().rev();
+    frames.fold(String::new(), |line, frame| {
+        let inlined = frame.inlined.iter().map(|inlined| clean(&inlined.name));
+        let all = std::iter::once(clean(&name(frame))).chain(inlined);
+        all.fold(line, |line, name| line + ";" + &name)
+    })
 }
 
 /// Who waits, also where one event knows the start of a thread and another does not.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
 use super::units::count;
 use crate::diagnosis::Name;
 use crate::ids::StackId;
-use crate::report::{Frame, Report};
+use crate::report::{Frame, InlinedRow, Report, UserFrameRow, UserStackRow};
 
 /// Tasks named of those that share a stack.
 const NAMES: usize = 4;
@@ -35,7 +36,7 @@ pub fn stacks(out: &mut impl Write, report: &Report, depth: Depth) -> io::Result
     }
     let mut shared: Vec<(StackId, Vec<&Name>)> = of.into_iter().collect();
     shared.sort_by(|(_, a), (_, b)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    if shared.is_empty() {
+    if shared.is_empty() && report.tasks.iter().all(|task| task.user_stack.is_none()) {
         return Ok(());
     }
     writeln!(out, "stacks:")?;
@@ -55,7 +56,50 @@ pub fn stacks(out: &mut impl Write, report: &Report, depth: Depth) -> io::Result
     if shared.len() > MAX_STACKS {
         writeln!(out, "  ... and {}", count(shared.len() - MAX_STACKS, "more stack"))?;
     }
+    user_space(out, report)?;
     writeln!(out)
+}
+
+fn user_space(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let taken = || {
+        let stacks = report.tasks.iter().map(|task| (&task.name, task.user_stack.as_ref()));
+        stacks.filter_map(|(name, stack)| stack.map(|stack| (name, stack)))
+    };
+    for (name, stack) in taken().take(MAX_STACKS) {
+        writeln!(out, "  {name} in user space")?;
+        for line in user_lines(stack) {
+            writeln!(out, "      {line}")?;
+        }
+    }
+    match taken().count() {
+        more if more > MAX_STACKS => writeln!(out, "  ... and {}", count(more - MAX_STACKS, "more user-space stack")),
+        _ => Ok(()),
+    }
+}
+
+/// The lines of a stack in user space, innermost first. Without a name there is the place in the file, as `addr2line` and debug
+/// information servers ask for it.
+#[must_use]
+pub fn user_lines(stack: &UserStackRow) -> Vec<String> {
+    let frame = |frame: &UserFrameRow| {
+        let mut lines: Vec<String> = frame.inlined.iter().rev().map(inlined).collect();
+        let file = frame.file.as_deref();
+        lines.push(match (&frame.function, file, frame.file_offset) {
+            (Some(function), ..) => {
+                let file = file.map(|file| format!(" [{file}]")).unwrap_or_default();
+                let offset = frame.function_offset.unwrap_or(0);
+                format!("{function}+{offset:#x}{file}{}", place(&frame.source, frame.line))
+            }
+            (None, Some(file), Some(offset)) => match &frame.build_id {
+                Some(id) => format!("{file} at {offset:#x}, build id {id}"),
+                None => format!("{file} at {offset:#x}"),
+            },
+            _ => format!("{:#x}", frame.address),
+        });
+        lines
+    };
+    let more = (!stack.whole).then(|| "...".to_owned());
+    stack.frames.iter().flat_map(frame).chain(more).collect()
 }
 
 /// The lines of a stack, innermost first; functions that the compiler put into others stand before those.
@@ -65,18 +109,20 @@ pub fn lines(frames: &[Frame], depth: Depth) -> Vec<String> {
     shown.flat_map(frame).collect()
 }
 
-fn frame(frame: &Frame) -> Vec<String> {
-    let place = |file: &Option<std::sync::Arc<str>>, line: Option<u32>| match (file, line) {
+fn place(file: &Option<Arc<str>>, line: Option<u32>) -> String {
+    match (file, line) {
         (Some(file), Some(line)) => format!(" ({file}:{line})"),
         (Some(file), None) => format!(" ({file})"),
         (None, _) => String::new(),
-    };
-    let mut lines: Vec<String> = frame
-        .inlined
-        .iter()
-        .rev()
-        .map(|inlined| format!("{}{} [inlined]", inlined.name, place(&inlined.file, inlined.line)))
-        .collect();
+    }
+}
+
+fn inlined(inlined: &InlinedRow) -> String {
+    format!("{}{} [inlined]", inlined.name, place(&inlined.file, inlined.line))
+}
+
+fn frame(frame: &Frame) -> Vec<String> {
+    let mut lines: Vec<String> = frame.inlined.iter().rev().map(inlined).collect();
     let module = frame.module.as_ref().map(|m| format!(" [{m}]")).unwrap_or_default();
     lines.push(match &frame.symbol {
         Some(symbol) => format!("{symbol}+{:#x}{module}{}", frame.offset, place(&frame.file, frame.line)),

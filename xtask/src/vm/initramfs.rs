@@ -54,7 +54,8 @@ pub fn build(content: &Content<'_>, plan: &Plan) -> Result<Vec<u8>> {
     archive.character_device("dev/null", 1, 3);
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, b"root:x:0:\n");
-    archive.file("init", 0o755, &module::stripped(init, "--strip-all")?);
+    // With its symbols: its functions are looked for in stacks.
+    archive.file("init", 0o755, &module::stripped(init, "--strip-debug")?);
     let busybox = process::which("busybox").context("busybox is not on the search path")?;
     archive.file("bin/busybox", 0o755, &std::fs::read(busybox)?);
     if let Some(holdup) = holdup {

@@ -51,6 +51,7 @@ pub mod spin;
 pub mod steps;
 pub mod task_facts;
 pub mod truth;
+pub mod user_stacks;
 pub mod verdict;
 pub mod waits;
 
@@ -94,6 +95,7 @@ pub const TABLES: &[&[VmTest]] = &[
     reinit::TESTS,
     snapshot::TESTS,
     task_facts::TESTS,
+    user_stacks::TESTS,
     spin::TESTS,
     dead_word::TESTS,
     waits::TESTS,

@@ -8,7 +8,7 @@ use crate::event::{
     Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
     FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossCause, LossReport, Mode, Owner,
     Phase, Place, Queued, Reinit, Release, Round, RoundEdge, RoundScope, StackFrames, SymbolName, TaskSample,
-    TaskState, TimeSpent, WaitEnd, WaitSample,
+    TaskState, TimeSpent, UserFile, UserFrame, UserFunction, UserStack, WaitEnd, WaitSample,
 };
 
 /// The events with their codes, 1 to 127.
@@ -65,6 +65,7 @@ bodies! {
     CgroupName = 17,
     CodeLine = 18,
     TimeSpent = 19,
+    UserStack = 21,
 }
 
 /// Fields in the order in which they are written. `field: word` writes an owner word, which repeats like an address.
@@ -201,6 +202,21 @@ record!(Doing { task, activity });
 record!(CgroupName { cgroup, path });
 record!(CodeLine { addr, place, inlined });
 record!(Inlined { name, place });
+record!(UserStack {
+    task,
+    switches,
+    whole,
+    frames
+});
+record!(UserFrame {
+    address: word,
+    file,
+    function,
+    place,
+    inlined
+});
+record!(UserFile { path, build_id, offset });
+record!(UserFunction { name, offset });
 record!(Place { file, line });
 record!(Round { number, edge, scope });
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Symbolizer};
+use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
 pub use vmlinux::{Vmlinux, VmlinuxError};
 
@@ -125,20 +125,18 @@ fn line(symbolizer: &Symbolizer, source: &Source<'_>, vmlinux: &Vmlinux, addr: K
     let in_file = vmlinux.address(addr)?.checked_sub(1)?;
     let found = symbolizer.symbolize_single(source, Input::VirtOffset(in_file)).ok()?;
     let symbol = found.as_sym()?;
-    let inlined: Vec<Inlined> = symbol
-        .inlined
-        .iter()
-        .map(|function| Inlined {
-            name: function.name.as_ref().into(),
-            place: place(function.code_info.as_ref()),
-        })
-        .collect();
-    let line = CodeLine {
-        addr,
-        place: place(symbol.code_info.as_deref()),
-        inlined,
-    };
+    let (place, inlined) = places(symbol);
+    let line = CodeLine { addr, place, inlined };
     (line.place != Place::default() || !line.inlined.is_empty()).then_some(line)
+}
+
+/// Where a symbol's address comes from in the source, and the inlined functions that it belongs to, outermost first.
+pub(super) fn places(symbol: &Sym<'_>) -> (Place, Vec<Inlined>) {
+    let inlined = symbol.inlined.iter().map(|function| Inlined {
+        name: function.name.as_ref().into(),
+        place: place(function.code_info.as_ref()),
+    });
+    (place(symbol.code_info.as_deref()), inlined.collect())
 }
 
 fn place(info: Option<&CodeInfo<'_>>) -> Place {

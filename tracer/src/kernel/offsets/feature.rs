@@ -67,6 +67,8 @@ features! {
     CgroupPath: Lossy, "cgroups are shown by number, and containers are not recognised";
     /// The system call a task is in.
     Syscall: Lossy, "the system call in which a task is blocked is not shown (x86-64 only)";
+    /// Where a task came from in user space.
+    UserStack: Lossy, "user-space stacks cannot be shown (x86-64, 6.1 and newer)";
     /// The file a system call is about.
     OpenFile: Lossy, "the file that a blocked system call is about is not shown";
     /// Since when a task has not run, as the hung-task watcher sees it.

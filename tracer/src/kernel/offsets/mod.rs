@@ -5,6 +5,8 @@
 
 mod feature;
 mod lookup;
+#[macro_use]
+mod rows;
 mod table;
 #[cfg(test)]
 mod tests;

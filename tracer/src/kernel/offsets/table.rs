@@ -12,57 +12,6 @@ use super::{
 };
 use crate::kernel::btf::Btf;
 
-macro_rules! kind {
-    (bits) => {
-        BitOffset
-    };
-    ($other:ident) => {
-        u32
-    };
-}
-
-macro_rules! applies {
-    ($btf:ident) => {
-        true
-    };
-    ($btf:ident if $marker:literal) => {
-        lookup::exists($btf, $marker)
-    };
-    ($btf:ident unless $marker:literal) => {
-        !lookup::exists($btf, $marker)
-    };
-}
-
-macro_rules! offsets {
-    ($($(#[$group_doc:meta])* $group:ident: $Group:ident {
-        $($(#[$doc:meta])* $field:ident: $kind:ident($($place:literal)|+) => $feature:ident $([$($when:tt)+])?,)*
-    })*) => {
-        $(
-            $(#[$group_doc])*
-            #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-            pub struct $Group { $($(#[$doc])* pub $field: Option<kind!($kind)>,)* }
-        )*
-
-        /// Offsets in bytes unless a field says otherwise; `None` where this kernel has no such field.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-        pub struct KernelOffsets { $($(#[$group_doc])* pub $group: $Group,)* }
-
-        pub(super) fn resolve(btf: &Btf) -> (KernelOffsets, Vec<OffsetRow>) {
-            let mut rows = Vec::new();
-            let offsets = KernelOffsets { $($group: $Group { $(
-                $field: lookup::row(
-                    btf,
-                    &mut rows,
-                    lookup::$kind,
-                    (concat!(stringify!($group), ".", stringify!($field)), &[$($place),+], Feature::$feature),
-                    applies!(btf $($($when)+)?),
-                ),
-            )* },)* };
-            (offsets, rows)
-        }
-    };
-}
-
 offsets! {
     /// `struct task_struct` (include/linux/sched.h).
     task: TaskOffsets {
@@ -163,6 +112,10 @@ offsets! {
         cs: offset("pt_regs.cs") => Syscall,
         /// Stack segment.
         ss: offset("pt_regs.ss") => Syscall,
+        /// Stack pointer.
+        sp: offset("pt_regs.sp") => UserStack,
+        /// Frame pointer.
+        bp: offset("pt_regs.bp") => UserStack,
     }
     /// From a descriptor to the path of its file (include/linux/fdtable.h, fs.h, dcache.h; fs/mount.h).
     file: FileOffsets {
@@ -209,6 +162,36 @@ offsets! {
         mmap_lock: offset("mm_struct.mmap_lock") => AddressSpace,
         /// `struct task_struct *` of its process (CONFIG_MEMCG).
         owner: offset("mm_struct.owner") => MmOwner,
+        /// Top level of its page tables.
+        pgd: offset("mm_struct.pgd") => UserStack,
+        /// Root of the tree of its mappings (6.1+).
+        mappings: offset("mm_struct.mm_mt.ma_root") => UserStack,
+    }
+    /// `struct vm_area_struct` (include/linux/mm_types.h).
+    vma: VmaOffsets {
+        /// First address.
+        start: offset("vm_area_struct.vm_start") => UserStack,
+        /// Behind the last address.
+        end: offset("vm_area_struct.vm_end") => UserStack,
+        /// Its address space.
+        mm: offset("vm_area_struct.vm_mm") => UserStack,
+        /// VM_* flags.
+        flags: offset("vm_area_struct.vm_flags") => UserStack,
+        /// Pages into the file.
+        pgoff: offset("vm_area_struct.vm_pgoff") => UserStack,
+        /// `struct file *`.
+        file: offset("vm_area_struct.vm_file") => UserStack,
+    }
+    /// Nodes of the tree of mappings (include/linux/maple_tree.h): the slots follow the pivots, of which there is one less.
+    maple: MapleOffsets {
+        /// Last addresses of the slots but the last.
+        range_pivot: offset("maple_range_64.pivot") => UserStack,
+        /// Children, or mappings.
+        range_slot: offset("maple_range_64.slot") => UserStack,
+        /// Last addresses of the slots but the last.
+        alloc_pivot: offset("maple_arange_64.pivot") => UserStack,
+        /// Children.
+        alloc_slot: offset("maple_arange_64.slot") => UserStack,
     }
     /// `struct page` (include/linux/mm_types.h) and the `struct slab` that lies over it since 5.17 (mm/slab.h).
     page: PageOffsets {

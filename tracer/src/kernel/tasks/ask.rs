@@ -28,6 +28,20 @@ impl Asker<'_, '_> {
         Some(values)
     }
 
+    /// The words at these places, fetched together; `None` inside for those that cannot be read.
+    pub fn many(&mut self, places: &[u64]) -> Option<Vec<Option<u64>>> {
+        let known = self.all_known(places);
+        known.then(|| places.iter().map(|&at| self.words.get(at)).collect())
+    }
+
+    /// The answer to a part of the question, and whether words are missing for it: other parts can be asked meanwhile, so that what
+    /// all of them need is fetched together.
+    pub fn part<T>(&mut self, part: impl FnOnce(&mut Self) -> Option<T>) -> (Option<T>, bool) {
+        let before = self.missing.len();
+        let answer = part(self);
+        (answer, self.missing.len() > before)
+    }
+
     fn all_known(&mut self, places: &[u64]) -> bool {
         let before = self.missing.len();
         self.missing

@@ -75,7 +75,7 @@ fn entry(dentry: u64, o: &KernelOffsets, ask: &mut Asker<'_, '_>) -> Option<(Str
 ///
 /// KERNEL: as `prepend_path` (fs/d_path.c) goes, without its locks: a rename meanwhile may give a path that never was, which
 /// costs nothing but the name.
-fn path(dentry: u64, mount: u64, o: &KernelOffsets, ask: &mut Asker<'_, '_>) -> Option<String> {
+pub fn path(dentry: u64, mount: u64, o: &KernelOffsets, ask: &mut Asker<'_, '_>) -> Option<String> {
     let f = &o.file;
     let inside = u64::from(f.mount_mnt?);
     let (mut dentry, mut mount) = (dentry, mount.wrapping_sub(inside));

@@ -5,11 +5,11 @@
 //! of one moment then. Nothing is read below `/proc/PID` or `/sys/fs/cgroup`, where a lock that is stuck would hold us up as
 //! well, and nothing from the memory of a process, where a page may be missing. It happens between the rounds, never in a probe.
 
-mod ask;
+pub(in crate::kernel) mod ask;
 mod cgroup;
 pub mod container;
-mod entry;
-mod file;
+pub(in crate::kernel) mod entry;
+pub(in crate::kernel) mod file;
 mod syscall_class;
 #[cfg(test)]
 mod tests;
@@ -232,7 +232,7 @@ fn activity(met: &Met, o: &KernelOffsets, ask: &mut Asker<'_, '_>) -> Option<Act
 }
 
 /// Which of the threads are still who they were, and have slept all the time if they were asleep.
-fn settled(wanted: &[Met], o: &KernelOffsets, words: &mut Words<'_>) -> Result<Vec<bool>> {
+pub(in crate::kernel) fn settled(wanted: &[Met], o: &KernelOffsets, words: &mut Words<'_>) -> Result<Vec<bool>> {
     let t = &o.task;
     let fields = [t.start_time, t.state, t.on_cpu, t.nvcsw, t.nivcsw];
     let [Some(_), Some(_), Some(_), Some(_), Some(_)] = fields else {

@@ -41,7 +41,7 @@ use crate::bpf::stats::{LossCounters, Losses, program_cost};
 use crate::bpf::watch;
 use crate::event::{Body, Event, LossCause, LossReport};
 use crate::ids::{CpuId, Nanos, Timestamp};
-use crate::kernel::{clock, facts::KernelFacts, lines::LineArgs, tasks::TaskFacts};
+use crate::kernel::{clock, facts::KernelFacts, lines::LineArgs, tasks::TaskFacts, user_stacks::UserStacks};
 use crate::report::ProgramCost;
 use crate::wire::Decoder;
 
@@ -50,7 +50,7 @@ const BATCH: usize = 4096;
 
 /// Looks at the end; on a machine that never rests these are all.
 const LAST_LOOKS: usize = 8;
-/// How long the end of a run waits for file and line of frames that were asked for.
+/// How long the end of a run waits for file and line of frames, or user-space stacks, that were asked for.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// How a live run is set up.
@@ -68,6 +68,8 @@ pub struct Options {
     pub all: bool,
     /// Kernel stacks with events that are shown.
     pub stacks: bool,
+    /// Where threads that sleep came from in user space.
+    pub user_stacks: bool,
     /// Attach to unlock slowpaths, too.
     pub releases: bool,
     /// Attach to init functions, too: locks initialised again while in use. Armed runs always do.
@@ -97,6 +99,7 @@ impl Default for Options {
             interval: Duration::from_millis(250),
             all: false,
             stacks: true,
+            user_stacks: false,
             releases: false,
             reinit: false,
             holders: false,
@@ -125,6 +128,7 @@ pub struct Live {
     names: Names,
     lines: LineNames,
     tasks: TaskFacts,
+    user_stacks: Option<UserStacks>,
     counters: LossCounters,
     losses: Losses,
     reported: LossReport,
@@ -227,6 +231,7 @@ impl Live {
             names: Names::new(facts),
             lines: LineNames::new(options.lines.start(facts)?),
             tasks: TaskFacts::new(facts.offsets.offsets),
+            user_stacks: options.user_stacks.then(|| UserStacks::start(facts)).transpose()?,
             counters,
             losses: Losses::default(),
             reported: LossReport::default(),
@@ -292,6 +297,9 @@ impl Live {
             .announce_last(from, &mut self.scans.memory(&mut self.ebpf), out)?;
         self.lines.announce(from, out);
         self.lines.finish(LAST_LINES, now, out);
+        if let Some(stacks) = &mut self.user_stacks {
+            out.extend(stacks.events(LAST_LINES, now));
+        }
         Ok(())
     }
 
@@ -330,6 +338,10 @@ impl Live {
         let met = self.decoder.take_met();
         self.tasks
             .describe(&met, &mut self.scans.memory(&mut self.ebpf), now, from, out)?;
+        if let Some(stacks) = &mut self.user_stacks {
+            stacks.look(&met, &mut self.scans.memory(&mut self.ebpf), now)?;
+            out.extend(stacks.events(Duration::ZERO, now));
+        }
         if self.follows {
             self.holders.update(from, now, out);
         }

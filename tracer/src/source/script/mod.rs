@@ -14,6 +14,7 @@
 //!                                               # address or the number of a descriptor
 //! cgroup 77 /system.slice
 //! line lf_aa_fn drivers/aa.c:12                 # place in the source of a frame: inlined=NAME@FILE:LINE
+//! user-stack w switches=3 read+0x10@/bin/w:0x20 0x7fff0000   # frames, as FUNCTION+OFFSET@FILE:OFFSET or less, or an address; whole=yes
 //! gone  w
 //! wait  w M owner=w by=tracepoint stack=aa      # tuple: mode= phase= since= word= queued= cpu=; owner= is a task, nobody,
 //!                                               # readers, readers(task), readers(task,count), unreadable, not-recorded
@@ -35,6 +36,7 @@ mod declare;
 mod names;
 mod parse;
 mod statement;
+mod user_stack;
 
 use thiserror::Error;
 

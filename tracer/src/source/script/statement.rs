@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::declare;
 use super::parse::{Parser, Words, call, code, instant, nanos, number};
+use super::user_stack;
 use crate::event::{
     Activity, Argument, Body, Dependency, DependencySample, Doing, Evidence, FileKind, HolderCandidate, LockKind,
     LockSample, LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, TaskRef,
@@ -32,6 +33,7 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         "doing" => doing(p, words),
         "cgroup" => declare::cgroup(p, words),
         "line" => declare::line(p, words),
+        "user-stack" => user_stack::apply(p, words),
         "gone" => {
             let key = p.names.task(words.word("the task")?)?.task.key;
             p.emit(Body::TaskGone(key));

@@ -314,6 +314,12 @@ fn task(page: &mut Page, report: &Report, task: &TaskRow) {
     }
     page.heading("stack");
     page.stack(report, task.stack);
+    if let Some(stack) = &task.user_stack {
+        page.heading("stack in user space");
+        for line in stacks::user_lines(stack) {
+            page.text(4, Text::plain(line));
+        }
+    }
     let waiters = task.blocks.iter().filter_map(|row| report.tasks.get(*row));
     let waiters: Vec<&TaskRow> = waiters.filter(|waiter| waiter.name != task.name).collect();
     if !waiters.is_empty() {

@@ -5,6 +5,7 @@ mod churn;
 mod files;
 mod memory;
 mod network;
+mod stuck;
 mod system;
 mod terminal;
 
@@ -28,6 +29,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["processes"] => churn::processes(),
         ["rtnl"] => network::link_flags(),
         ["namespaces"] => network::namespaces(),
+        ["map-when", path] => stuck::map_when_told(path),
+        ["read", path] => stuck::read(path),
         ["tty"] => terminal::write(),
         _ => bail!("no work is called {arguments:?}"),
     }

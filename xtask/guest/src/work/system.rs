@@ -50,6 +50,34 @@ pub fn map_once(bytes: usize) -> Result<()> {
     Ok(())
 }
 
+/// Maps memory by the system call itself: the C library's function has no unwind information.
+///
+/// # Errors
+/// `mmap` failed.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+pub fn map_directly(bytes: usize) -> Result<()> {
+    let mut result: i64 = libc::SYS_mmap;
+    #[expect(unsafe_code, reason = "a system call")]
+    // SAFETY: a new private mapping that nobody else knows; the call changes no register but these.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") result,
+            in("rdi") 0usize,
+            in("rsi") bytes,
+            in("rdx") i64::from(libc::PROT_READ),
+            in("r10") i64::from(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS),
+            in("r8") -1isize,
+            in("r9") 0usize,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    anyhow::ensure!(result > 0, "mmap: error {}", -result);
+    Ok(())
+}
+
 /// Remounts what is mounted at a path, with the flags it has.
 ///
 /// # Errors

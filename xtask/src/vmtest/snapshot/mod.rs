@@ -202,10 +202,11 @@ pub const TESTS: &[VmTest] = &[
         group: "snapshot",
         expects: &[],
         steps: |steps| {
-            // Before it has become another program, its address space is another one, too.
+            // Before it has become another program, its address space is another one, too. It waits for its own lock when told to.
             steps.shell(
                 "stuck",
-                "sleep 100000 & pid=$!; echo $pid > /tmp/stuck.pid; until grep -q sleep /proc/$pid/comm; do sleep 0.1; done; \
+                "/init work map-when /tmp/map-now > /tmp/map.out & pid=$!; echo $pid > /tmp/stuck.pid; \
+                 until grep -q ready /tmp/map.out; do sleep 0.1; done; \
                  echo \"mmap-lock-io pid=$pid\" > /proc/lockfault",
             );
             steps.established("mmap-lock-io");
