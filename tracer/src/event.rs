@@ -93,7 +93,7 @@ pub enum Evidence {
     Reread,
     /// The waiter record on the waiter's kernel stack, validated against the lock's wait list.
     WaiterRecord,
-    /// `task_struct.blocker` / `blocked_on`.
+    /// `task_struct.blocker` / `blocked_on`; of who is stopped, `ptrace`, `parent` and `jobctl`.
     BlockedOnField,
     /// `task_struct.pi_blocked_on`.
     PiBlockedOn,

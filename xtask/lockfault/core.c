@@ -30,6 +30,7 @@ struct lockfault_scenario *const lockfault_scenarios[] = {
 	&lockfault_holder_in_page,
 	&lockfault_holder_in_queue,
 	&lockfault_holder_stopped,
+	&lockfault_holder_in_user,
 	&lockfault_contend_mutex,
 	&lockfault_contend_rwsem,
 	&lockfault_contend_semaphore,
@@ -289,6 +290,12 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 	}
 	for (i = 0; i < LOCKFAULT_MAX_PARAMS; i++)
 		s->params[i].value = values[i];
+	ret = s->here ? s->here(s) : 0;
+	if (ret) {
+		kthread_stop(director);
+		module_put(THIS_MODULE);
+		goto out;
+	}
 	s->pinned = true;
 	lockfault_set_state(s, LOCKFAULT_STARTING);
 	/* Scenarios that wedge CPUs leave CPU 0 alone. */

@@ -72,6 +72,8 @@ struct lockfault_scenario {
 	const char *name;
 	int (*init)(struct lockfault_scenario *s);	/* at module load: heap locks */
 	void (*exit)(struct lockfault_scenario *s);
+	/* In the process that writes the command, before run(); may be NULL. Returns 0 or -errno. */
+	int (*here)(struct lockfault_scenario *s);
 	/* Returns the outcome or -errno. NULL: cannot happen on this kernel. */
 	int (*run)(struct lockfault_scenario *s);
 	struct lockfault_lock locks[LOCKFAULT_MAX_LOCKS];
@@ -229,6 +231,8 @@ extern struct lockfault_scenario lockfault_holder_in_rcu;
 extern struct lockfault_scenario lockfault_holder_in_page;
 extern struct lockfault_scenario lockfault_holder_in_queue;
 extern struct lockfault_scenario lockfault_holder_stopped;
+/* hold_user.c */
+extern struct lockfault_scenario lockfault_holder_in_user;
 /* contend_sleep.c */
 extern struct lockfault_scenario lockfault_contend_mutex;
 extern struct lockfault_scenario lockfault_contend_rwsem;

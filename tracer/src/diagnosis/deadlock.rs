@@ -138,7 +138,7 @@ fn title(view: &View<'_>, cycle: &[Edge]) -> String {
             Via::Lock(_, lock, _) => Some(phrase::lock_ref(model, lock).to_string()),
             Via::Dependency => {
                 let depends = model.actors().get(e.from)?.dependency.as_deref()?;
-                Some(phrase::dependency(model, depends.dependency))
+                Some(phrase::dependency(model, depends))
             }
         })
         .collect();
@@ -191,7 +191,7 @@ fn edge_evidence(view: &View<'_>, edge: &Edge, draft: &mut Draft<'_, '_>) {
             let Some(depends) = model.actors().get(edge.from).and_then(|a| a.dependency.as_deref()) else {
                 return;
             };
-            let what = phrase::dependency(model, depends.dependency);
+            let what = phrase::dependency(model, depends);
             let on = phrase::actor(model, edge.to);
             draft.evidence(
                 Source::Kernel(depends.evidence),

@@ -37,7 +37,7 @@ fn dependency_link(model: &Model, waiter: ActorIx, on: Option<ActorIx>) -> Optio
         waiter: phrase::name(model, waiter),
         on: On::Dependency {
             dependency: phrase::dependency_kind(depends.dependency),
-            text: phrase::dependency(model, depends.dependency),
+            text: phrase::dependency(model, depends),
         },
         waited: model.now().since(since),
         waited_is_lower_bound: !exact,

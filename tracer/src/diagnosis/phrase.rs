@@ -7,7 +7,7 @@ use super::finding::{LockRef, Name, Party};
 use super::graph::{Blocked, Graph};
 use crate::event::{Actor, Context, Dependency, Evidence, LockKind, LossCause, TaskState};
 use crate::ids::{CgroupId, KernelAddr, LockAddr, StackId, Tgid, Tid, Timestamp};
-use crate::model::{ActorIx, LockIx, Model};
+use crate::model::{ActorIx, Depends, LockIx, Model};
 
 /// Name of an actor.
 #[must_use]
@@ -134,8 +134,8 @@ pub fn at(model: &Model, ix: ActorIx) -> String {
 
 /// What a dependency is, in words.
 #[must_use]
-pub fn dependency(model: &Model, dependency: Dependency) -> String {
-    match dependency {
+pub fn dependency(model: &Model, depends: &Depends) -> String {
+    match depends.dependency {
         Dependency::WorkFlush { function } => format!("work {} to be flushed", model.names().code(function)),
         Dependency::WorkqueueFlush { workqueue } => format!("workqueue {workqueue} to be flushed"),
         Dependency::Completion { completion } => object(model, "completion", completion),
@@ -144,7 +144,8 @@ pub fn dependency(model: &Model, dependency: Dependency) -> String {
         Dependency::BlockIo => "block I/O".to_owned(),
         Dependency::PageLock => "a locked page".to_owned(),
         Dependency::RcuGracePeriod => "an RCU grace period".to_owned(),
-        Dependency::Stop => "a signal or its tracer".to_owned(),
+        Dependency::Stop if depends.on.is_some() => "its tracer".to_owned(),
+        Dependency::Stop => "a signal or its freezer".to_owned(),
         Dependency::WaitQueue => "a wake-up".to_owned(),
     }
 }
@@ -180,7 +181,7 @@ pub fn evidence(evidence: Evidence) -> &'static str {
         Evidence::Kprobe => "kprobe on the slowpath",
         Evidence::Reread => "re-read of the lock",
         Evidence::WaiterRecord => "waiter record on the kernel stack",
-        Evidence::BlockedOnField => "the task's own blocked-on field",
+        Evidence::BlockedOnField => "the task's own fields",
         Evidence::PiBlockedOn => "the task's pi_blocked_on field",
         Evidence::StackFrames => "function names on its stack",
         Evidence::StackWord => "its stack holds the lock's address",
@@ -221,8 +222,9 @@ pub fn why_slow(model: &Model, graph: &Graph, ix: ActorIx) -> String {
     {
         return match depends.dependency {
             Dependency::BlockIo => "is asleep in block I/O".to_owned(),
-            Dependency::Stop => "is stopped".to_owned(),
-            other => format!("waits for {}", dependency(model, other)),
+            Dependency::Stop if actor.state() == TaskState::Stopped => "is stopped".to_owned(),
+            Dependency::Stop => "is frozen".to_owned(),
+            _ => format!("waits for {}", dependency(model, depends)),
         };
     }
     let cpu = actor.sample.and_then(|s| s.cpu);

@@ -4,9 +4,9 @@ use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::graph::{Holder, Root};
 use super::impact::Impact;
 use super::{Draft, Rule, View, context_deadlock, dead_lock_word, links, phrase, proof};
-use crate::event::{Mode, Queued, TaskState};
+use crate::event::{Dependency, Mode, Queued, TaskState};
 use crate::ids::Nanos;
-use crate::model::{ActorIx, Held, LockIx, Model};
+use crate::model::{ActorIx, Depends, Held, LockIx, Model};
 use crate::view::units;
 
 /// What was told of a thread's time counts for this long.
@@ -57,7 +57,13 @@ fn tasks(n: usize) -> String {
 fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding> {
     let model = view.model;
     let entry = model.actors().get(root)?;
-    let locks = view.graph.held_by(root);
+    let stopped = stopped_by(view, root);
+    let locks: Vec<LockIx> = std::iter::once(&root)
+        .chain(&stopped)
+        .flat_map(|&holder| view.graph.held_by(holder))
+        .copied()
+        .collect();
+    let locks = locks.as_slice();
     if entry.state() == TaskState::Exited && !locks.is_empty() {
         // An owner that has exited is another rule's business.
         return None;
@@ -79,7 +85,8 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
             certainty = certainty.min(proof::holding(model, lock, holder.hold));
         }
     }
-    if locks.is_empty() {
+    let once = |&ix: &ActorIx| depends(model, ix).is_none_or(|depends| depends.reads < 2);
+    if locks.is_empty() || stopped.iter().any(once) {
         certainty = Certainty::Likely;
     }
     let mut draft = Draft::new(view, Kind::RootBlocker, &[root], locks);
@@ -88,14 +95,19 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
     since(&mut draft, view, impact);
     let who = phrase::actor(model, root);
     let why = phrase::why_slow(model, view.graph, root);
-    let what = match locks {
-        [] => "is waited for".to_owned(),
-        [lock] => holds(view, *lock),
-        [lock, ..] => format!(
+    let held = match locks {
+        [] => None,
+        [lock] => Some(holds(view, *lock)),
+        [lock, ..] => Some(format!(
             "{} and {} more",
             holds(view, *lock),
             units::count(locks.len() - 1, "lock")
-        ),
+        )),
+    };
+    let what = match (stopped.first(), held) {
+        (Some(&first), held) => keeps_stopped(model, first, stopped.len(), held),
+        (None, Some(held)) => held,
+        (None, None) => "is waited for".to_owned(),
     };
     draft.title(format!("{who} {what} and {why}; {} behind it", tasks(impact.count)));
     let chain = impact
@@ -112,13 +124,13 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
             let text = format!(
                 "{} waits for {} by {who}",
                 phrase::actor(model, waiter),
-                phrase::dependency(model, depends.dependency)
+                phrase::dependency(model, depends)
             );
             draft.evidence(Source::Kernel(depends.evidence), text);
         }
     }
     if let Some(depends) = &entry.dependency {
-        let text = format!("{who} waits for {}", phrase::dependency(model, depends.dependency));
+        let text = format!("{who} waits for {}", phrase::dependency(model, depends));
         draft.evidence(Source::Kernel(depends.evidence), text);
     }
     if entry.sample.is_some() {
@@ -171,6 +183,35 @@ fn time_spent(model: &Model, actor: ActorIx) -> Option<String> {
         units::duration(watched),
         words.join(", ")
     ))
+}
+
+fn depends(model: &Model, ix: ActorIx) -> Option<&Depends> {
+    model.actors().get(ix)?.dependency.as_deref()
+}
+
+/// Whom a tracer keeps stopped, if nobody waits for it for another reason.
+fn stopped_by(view: &View<'_>, tracer: ActorIx) -> Vec<ActorIx> {
+    let all = view.graph.depending_on(tracer);
+    let is_stopped = |&ix: &ActorIx| depends(view.model, ix).is_some_and(|d| d.dependency == Dependency::Stop);
+    if view.graph.held_by(tracer).is_empty() && all.iter().all(is_stopped) {
+        all.to_vec()
+    } else {
+        Vec::new()
+    }
+}
+
+/// `keeps <task> stopped as its tracer, which holds <lock>,`
+fn keeps_stopped(model: &Model, first: ActorIx, count: usize, held: Option<String>) -> String {
+    let more = if count > 1 {
+        format!(" and {} more", count - 1)
+    } else {
+        String::new()
+    };
+    let held = held.map_or_else(String::new, |held| format!(", which {held},"));
+    format!(
+        "keeps {}{more} stopped as its tracer{held}",
+        phrase::actor(model, first)
+    )
 }
 
 /// `holds <lock>`, as far as it is known.

@@ -35,7 +35,7 @@ pub enum Dependency {
     PageLock,
     /// An RCU grace period.
     RcuGracePeriod,
-    /// A signal stop or a tracer.
+    /// A signal stop, a tracer, or a freezer.
     Stop,
     /// A wait queue, named by its caller on the stack.
     WaitQueue,

@@ -99,7 +99,7 @@ pub struct Depends {
 pub fn is_asleep(state: TaskState) -> bool {
     matches!(
         state,
-        TaskState::InIo | TaskState::Uninterruptible | TaskState::Interruptible | TaskState::Idle
+        TaskState::InIo | TaskState::Uninterruptible | TaskState::Interruptible | TaskState::Idle | TaskState::Stopped
     )
 }
 

@@ -158,7 +158,7 @@ fn task_row(
         }),
         (None, Some(depends)) => Some(WaitRow {
             lock: None,
-            dependency: Some(phrase::dependency(model, depends.dependency)),
+            dependency: Some(phrase::dependency(model, depends)),
             mode: Mode::Exclusive,
             phase: Phase::Sleeping,
             waited: model

@@ -69,6 +69,8 @@ pub(crate) fn task_state(record: &TaskRecord) -> TaskState {
     const WAKING_OR_NEW: u32 = 0x200 | 0x800;
     const NOLOAD: u32 = 0x400;
     const RTLOCK_WAIT: u32 = 0x1000;
+    // 6.1 and newer; D to user space (`__task_state_index`).
+    const FROZEN: u32 = 0x8000;
     let state = record.state;
     if state & DEAD_OR_ZOMBIE != 0 {
         TaskState::Exited
@@ -80,7 +82,7 @@ pub(crate) fn task_state(record: &TaskRecord) -> TaskState {
         TaskState::Stopped
     } else if state & UNINTERRUPTIBLE != 0 && state & NOLOAD != 0 {
         TaskState::Idle
-    } else if state & (UNINTERRUPTIBLE | RTLOCK_WAIT) != 0 {
+    } else if state & (UNINTERRUPTIBLE | RTLOCK_WAIT | FROZEN) != 0 {
         if record.in_iowait != 0 {
             TaskState::InIo
         } else {

@@ -101,6 +101,11 @@ pub const SCENARIOS: &[Scenario] = &[
         HANGS,
     ),
     row("holder-stopped", "a mutex's holder is stopped", HANGS),
+    row(
+        "holder-in-user",
+        "a process has returned to user space with a mutex, and can be stopped, traced or frozen there",
+        HANGS,
+    ),
     row("owner-exited", "a task exited while it held a mutex", HANGS),
     row("contend-mutex", "contention on a mutex that ends", QUIET),
     row("contend-rwsem", "contention on an rwsem that ends", QUIET),

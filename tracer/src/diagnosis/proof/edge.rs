@@ -217,7 +217,7 @@ fn check_dependency(model: &Model, edge: &Edge) -> Checked {
     .and_then(|span| wait_span(actor, depends.since.is_some(), span));
     let mut checked = Checked {
         seen: lasting,
-        inferred: depends.evidence != Evidence::WaiterRecord,
+        inferred: !is_read(depends.evidence),
         ..Checked::default()
     };
     checked.missing = missing_of(model, edge, actor, depends);
@@ -228,9 +228,14 @@ fn check_dependency(model: &Model, edge: &Edge) -> Checked {
     checked
 }
 
+/// Whether the kernel's own words name who has to act.
+fn is_read(evidence: Evidence) -> bool {
+    matches!(evidence, Evidence::WaiterRecord | Evidence::BlockedOnField)
+}
+
 fn missing_of(model: &Model, edge: &Edge, actor: &ActorEntry, depends: &Depends) -> Option<String> {
     let who = phrase::actor(model, edge.from);
-    if depends.evidence != Evidence::WaiterRecord {
+    if !is_read(depends.evidence) {
         return Some(format!(
             "whom {who} waits for is inferred ({})",
             phrase::evidence(depends.evidence)

@@ -73,6 +73,8 @@ features! {
     OpenFile: Lossy, "the file that a blocked system call is about is not shown";
     /// Since when a task has not run, as the hung-task watcher sees it.
     HungSince: Covered, "the age of a wait from before the start is taken from the scheduler's run times, or unknown";
+    /// Who keeps a task stopped.
+    Stops: Lossy, "a tracer or a freezer that keeps a task stopped is not shown";
     /// Run times of the scheduler.
     SchedTimes: Covered, "the age of a wait from before the start may be unknown";
     /// Owner of a mutex.

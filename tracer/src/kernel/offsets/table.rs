@@ -82,6 +82,14 @@ offsets! {
         /// Lock address with its type in the two low bits: 0 mutex, 1 semaphore, 2 and 3 rw_semaphore wanted by a reader and
         /// by a writer (include/linux/hung_task.h). 6.15 records mutexes only, 6.16 semaphores too, 6.17 all.
         blocker: offset("task_struct.blocker" | "task_struct.blocker_mutex") => Blocker,
+        /// PT_* flags; 0 when nobody traces it.
+        ptrace: offset("task_struct.ptrace") => Stops,
+        /// Its tracer; its parent when nobody traces it.
+        parent: offset("task_struct.parent") => Stops,
+        /// JOBCTL_* flags.
+        jobctl: offset("task_struct.jobctl") => Stops,
+        /// `struct completion *` of a parent that waits in vfork.
+        vfork_done: offset("task_struct.vfork_done") => Completion,
         /// `struct kthread *` of a kernel thread; in set_child_tid up to 5.15.
         kthread: offset("task_struct.worker_private" | "task_struct.set_child_tid") => Workqueue,
     }

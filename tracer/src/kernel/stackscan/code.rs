@@ -12,8 +12,10 @@ pub enum Class {
     Mutex,
     /// Waits for a ww_mutex.
     WwMutex,
-    /// Waits for a rwsem.
-    Rwsem,
+    /// Waits for a rwsem as a reader.
+    RwsemRead,
+    /// Waits for a rwsem as a writer.
+    RwsemWrite,
     /// Waits for a semaphore.
     Semaphore,
     /// Waits for an rt_mutex, or for what PREEMPT_RT builds from one.
@@ -38,9 +40,11 @@ pub enum Class {
     BlockIo,
     /// Serves a page fault, which takes the mmap_lock for reading.
     PageFault,
+    /// Makes a new task; in vfork it waits until that one has called exec or exited.
+    Fork,
 }
 
-/// KERNEL: kernel/locking, kernel/workqueue.c, kernel/rcu, kernel/sched, mm/filemap.c and block of 5.10 to 6.18.
+/// KERNEL: kernel/locking, kernel/workqueue.c, kernel/rcu, kernel/sched, kernel/fork.c, mm/filemap.c and block of 5.10 to 6.18.
 const FUNCTIONS: &[(Class, &[&str])] = &[
     (
         Class::Mutex,
@@ -70,19 +74,28 @@ const FUNCTIONS: &[(Class, &[&str])] = &[
         ],
     ),
     (
-        Class::Rwsem,
+        Class::RwsemRead,
         &[
             "rwsem_down_read_slowpath",
-            "rwsem_down_write_slowpath",
             "__down_read",
             "__down_read_killable",
-            "__down_write",
-            "__down_write_killable",
+            "__down_read_interruptible",
             "down_read",
             "down_read_killable",
             "down_read_interruptible",
+            "rwbase_read_lock",
+            "__rwbase_read_lock",
+        ],
+    ),
+    (
+        Class::RwsemWrite,
+        &[
+            "rwsem_down_write_slowpath",
+            "__down_write",
+            "__down_write_killable",
             "down_write",
             "down_write_killable",
+            "rwbase_write_lock",
         ],
     ),
     (
@@ -107,14 +120,17 @@ const FUNCTIONS: &[(Class, &[&str])] = &[
             "rt_mutex_lock",
             "rt_mutex_lock_killable",
             "rt_mutex_lock_interruptible",
-            "rwbase_read_lock",
-            "__rwbase_read_lock",
-            "rwbase_write_lock",
         ],
     ),
     (
         Class::RtSpinlock,
-        &["rtlock_slowlock", "rtlock_slowlock_locked", "rt_spin_lock"],
+        &[
+            "rtlock_slowlock",
+            "rtlock_slowlock_locked",
+            "rt_spin_lock",
+            "rt_read_lock",
+            "rt_write_lock",
+        ],
     ),
     (Class::PercpuWait, &["percpu_rwsem_wait"]),
     (Class::PercpuWrite, &["percpu_down_write"]),
@@ -197,6 +213,7 @@ const FUNCTIONS: &[(Class, &[&str])] = &[
             "do_fault",
         ],
     ),
+    (Class::Fork, &["kernel_clone", "_do_fork"]),
 ];
 
 /// Wake functions of `wait_event`, `prepare_to_wait`, `add_wait_queue` and `wait_woken` (kernel/sched/wait.c, core.c; 5.10 to 6.18).

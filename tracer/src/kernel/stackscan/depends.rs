@@ -7,7 +7,6 @@ use super::thread::{Thread, ThreadIx, Threads};
 use super::work::Flush;
 use crate::event::{Dependency, Evidence, TaskState};
 use crate::ids::KernelAddr;
-use crate::kernel::offsets::KernelOffsets;
 
 /// A wait for something that is no lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,34 +21,28 @@ pub struct Depends {
     pub evidence: Evidence,
 }
 
-/// On which lists threads were found that are no locks' lists.
+/// What is known of those who wait.
 #[derive(Clone, Copy, Debug)]
-pub struct Queues<'q> {
-    /// Addresses of completions.
-    pub completions: &'q [(ThreadIx, u64)],
-    /// Addresses of wait queue heads.
-    pub wait_queues: &'q [(ThreadIx, u64)],
+pub struct Known<'k> {
+    /// Who is stopped or frozen, with its tracer.
+    pub stops: &'k BTreeMap<ThreadIx, Option<ThreadIx>>,
+    /// Who waits for a workqueue.
+    pub flushes: &'k [Flush],
+    /// Who stands on the lists of which completions.
+    pub completions: &'k [(ThreadIx, u64)],
+    /// Who has to complete them.
+    pub completers: &'k BTreeMap<u64, ThreadIx>,
+    /// Who stands on the lists of which wait queue heads.
+    pub wait_queues: &'k [(ThreadIx, u64)],
 }
 
-/// Names what the `sleepers` wait for, each by the best of: a barrier or flusher record, a completion on whose list it stands,
-/// the functions on its stack, its I/O flag, a wait queue on whose list it stands.
+/// Names what the `sleepers` wait for, each by the best of: what stopped it, a barrier or flusher record, a completion on whose
+/// list it stands, the functions on its stack, its I/O flag, a wait queue on whose list it stands.
 #[must_use]
-pub fn depends(
-    sleepers: &BTreeSet<ThreadIx>,
-    flushes: &[Flush],
-    queues: Queues<'_>,
-    threads: &Threads,
-    o: &KernelOffsets,
-    code: &CodeMap,
-) -> Vec<Depends> {
-    let flushes: BTreeMap<ThreadIx, &Flush> = flushes.iter().map(|flush| (flush.thread, flush)).collect();
-    let completions: BTreeMap<ThreadIx, u64> = queues.completions.iter().copied().collect();
-    let wait_queues: BTreeMap<ThreadIx, u64> = queues.wait_queues.iter().copied().collect();
-    let exits: BTreeMap<u64, ThreadIx> = threads
-        .iter()
-        .filter(|(_, thread)| thread.record.kthread != 0)
-        .filter_map(|(ix, thread)| Some((thread.record.kthread.wrapping_add(o.worker.kthread_exited?.into()), ix)))
-        .collect();
+pub fn depends(sleepers: &BTreeSet<ThreadIx>, known: Known<'_>, threads: &Threads, code: &CodeMap) -> Vec<Depends> {
+    let flushes: BTreeMap<ThreadIx, &Flush> = known.flushes.iter().map(|flush| (flush.thread, flush)).collect();
+    let completions: BTreeMap<ThreadIx, u64> = known.completions.iter().copied().collect();
+    let wait_queues: BTreeMap<ThreadIx, u64> = known.wait_queues.iter().copied().collect();
     sleepers
         .iter()
         .filter_map(|&ix| {
@@ -60,6 +53,9 @@ pub fn depends(
                 on,
                 evidence,
             };
+            if let Some(&tracer) = known.stops.get(&ix) {
+                return Some(depends(Dependency::Stop, tracer, Evidence::BlockedOnField));
+            }
             if let Some(flush) = flushes.get(&ix) {
                 return Some(depends(flush.dependency, flush.on, Evidence::WaiterRecord));
             }
@@ -68,7 +64,7 @@ pub fn depends(
                 return Some(depends(Dependency::RcuGracePeriod, None, Evidence::StackFrames));
             }
             if let Some(&completion) = completions.get(&ix) {
-                let on = exits.get(&completion).copied();
+                let on = known.completers.get(&completion).copied();
                 let completion = KernelAddr(completion);
                 return Some(depends(
                     Dependency::Completion { completion },

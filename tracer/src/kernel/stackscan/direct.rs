@@ -94,34 +94,37 @@ fn pi(threads: &Threads, o: &KernelOffsets, code: &CodeMap, words: &mut Words<'_
             words
                 .get(at(thread, task_at))
                 .filter(|&task| task == thread.record.task.task)?;
-            let (lock, kind) = around(base, thread, o, code);
+            let (lock, kind, mode) = around(base, thread, o, code);
             Some(Direct {
                 thread: ix,
                 lock,
                 kind,
-                mode: Some(Mode::Exclusive),
+                mode: Some(mode),
                 evidence: Evidence::PiBlockedOn,
             })
         })
         .collect())
 }
 
-/// The lock around an rt_mutex: PREEMPT_RT builds mutexes and sleeping spinlocks from them, with the rt_mutex inside.
-fn around(base: u64, thread: &Thread, o: &KernelOffsets, code: &CodeMap) -> (u64, LockKind) {
+/// The lock around an rt_mutex: PREEMPT_RT builds mutexes, rwsems and sleeping spinlocks from them, with the rt_mutex inside.
+fn around(base: u64, thread: &Thread, o: &KernelOffsets, code: &CodeMap) -> (u64, LockKind, Mode) {
+    let alone = |lock, kind| (lock, kind, Mode::Exclusive);
+    let (Some(in_mutex), in_rwsem) = (o.mutex.rtmutex, o.rwsem.rt_rtmutex) else {
+        return alone(base, LockKind::RtMutex);
+    };
     let (_, stack) = thread.stack();
     let mut classes = stack.iter().filter_map(|&word| code.class(word));
-    match o.mutex.rtmutex {
-        None => (base, LockKind::RtMutex),
-        Some(inner) => {
-            if classes.clone().any(|class| class == Class::RtSpinlock) {
-                (base, LockKind::RtSpinlock)
-            } else if classes.any(|class| matches!(class, Class::Mutex | Class::WwMutex)) {
-                (base.wrapping_sub(inner.into()), mutex_kind(thread, code))
-            } else {
-                (base, LockKind::RtMutex)
-            }
-        }
+    if classes.clone().any(|class| class == Class::RtSpinlock) {
+        return alone(base, LockKind::RtSpinlock);
     }
+    // The function that was called last tells.
+    let lock = classes.find_map(|class| match class {
+        Class::Mutex | Class::WwMutex => Some(alone(base.wrapping_sub(in_mutex.into()), mutex_kind(thread, code))),
+        Class::RwsemRead => Some((base.wrapping_sub(in_rwsem?.into()), LockKind::Rwsem, Mode::Shared)),
+        Class::RwsemWrite => Some(alone(base.wrapping_sub(in_rwsem?.into()), LockKind::Rwsem)),
+        _ => None,
+    });
+    lock.unwrap_or_else(|| alone(base, LockKind::RtMutex))
 }
 
 /// A mutex, or the ww_mutex around it (same address): the slowpath on the stack tells.

@@ -56,7 +56,7 @@ pub type Kinds = BTreeMap<u64, LockKind>;
 fn owner_at(kind: LockKind, o: &KernelOffsets) -> Option<u32> {
     match kind {
         LockKind::Mutex | LockKind::WwMutex => o.mutex.owner,
-        LockKind::Rwsem => o.rwsem.owner,
+        LockKind::Rwsem => o.rwsem.owner.or(o.rwsem.rt_owner),
         LockKind::RtMutex | LockKind::RtSpinlock => o.rt_mutex.owner,
         LockKind::PercpuRwsem => o.percpu_rwsem.writer_task,
         LockKind::Semaphore | LockKind::Spinlock | LockKind::Rwlock | LockKind::Unknown => None,
@@ -65,7 +65,7 @@ fn owner_at(kind: LockKind, o: &KernelOffsets) -> Option<u32> {
 
 fn count_at(kind: LockKind, o: &KernelOffsets) -> Option<u32> {
     match kind {
-        LockKind::Rwsem => o.rwsem.count,
+        LockKind::Rwsem => o.rwsem.count.or(o.rwsem.rt_readers),
         LockKind::Semaphore => o.semaphore.count,
         _ => None,
     }
@@ -85,11 +85,14 @@ pub fn read(kinds: &Kinds, threads: &Threads, o: &KernelOffsets, words: &mut Wor
     let mut strangers = Vec::new();
     for (&lock, &kind) in kinds {
         let word = |offset| at(lock, offset).and_then(|at| words.get(at)).unwrap_or(0);
-        let owner_word = word(owner_at(kind, o));
+        let mut owner_word = word(owner_at(kind, o));
         let mut count = word(count_at(kind, o));
         if kind == LockKind::Semaphore {
             // `unsigned int count` (include/linux/semaphore.h).
             count &= 0xffff_ffff;
+        }
+        if kind == LockKind::Rwsem && o.rwsem.rt_readers.is_some() {
+            (owner_word, count) = owner_word::of_rwbase(owner_word, count);
         }
         let task = owner_word::task(kind, owner_word);
         let owner = match (task, threads.by_task(task)) {

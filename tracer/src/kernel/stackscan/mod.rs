@@ -9,17 +9,19 @@
 //! end every waiter's switch count is read again: what was said of a thread that has run meanwhile is dropped.
 
 pub mod code;
+mod completer;
 mod depends;
 mod direct;
+mod draining;
 mod holders;
 mod involved;
 mod lock;
 mod memory;
-mod percpu;
 mod queue;
 mod record;
 pub mod ring;
 mod settle;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -37,6 +39,7 @@ pub use memory::{Memory, Words, is_pointer};
 pub use thread::{Thread, ThreadError, ThreadIx, Threads};
 
 use self::direct::Direct;
+use self::draining::Draining;
 use self::holders::Wanted;
 use self::queue::Lists;
 use self::record::Queue;
@@ -111,7 +114,7 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
     let mut words = Words::new(memory);
     let lists = queue::read(threads, o, code, &mut words)?;
     let direct = direct::read(threads, o, kernel.blocked_on_mutex, code, &mut words)?;
-    let draining = percpu::draining(threads, o, code, &mut words)?;
+    let draining = draining::draining(threads, o, code, &mut words)?;
     let mut waits = waits(&lists, &direct, &draining);
     // A field says what a thread waited for until it runs again: of one that was woken, it may say what is over.
     waits.retain(|ix, wait| wait.queued != Queued::Unknown || threads.get(*ix).is_some_and(Thread::is_asleep));
@@ -150,25 +153,31 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
             .collect(),
         ..Found::default()
     };
-    let blocking = involved::relevant(&mut waits, &locks, &candidates, &flushes, threads, kernel.all);
+    let completers = completer::completers(&completions, threads, o, code, &mut words)?;
+    let mut blocking = involved::relevant(&mut waits, &locks, &candidates, &flushes, threads, kernel.all);
+    blocking.extend(completions.iter().filter_map(|(_, at)| completers.get(at)));
     let sleepers = threads
         .iter()
         .filter(|(ix, thread)| {
-            let uninterruptible = matches!(thread.state(), TaskState::Uninterruptible | TaskState::InIo);
-            let sleeps = uninterruptible || (thread.state() == TaskState::Interruptible && blocking.contains(ix));
+            let sleeps = match thread.state() {
+                TaskState::Uninterruptible | TaskState::InIo => true,
+                TaskState::Interruptible | TaskState::Stopped => blocking.contains(ix),
+                _ => false,
+            };
             sleeps && !waits.contains_key(ix) && thread.record.task.tgid != kernel.own
         })
         .map(|(ix, _)| ix)
         .collect();
     found.depends = depends::depends(
         &sleepers,
-        &flushes,
-        depends::Queues {
+        depends::Known {
+            stops: &stop::stops(&sleepers, threads, o, &mut words)?,
+            flushes: &flushes,
             completions: &completions,
+            completers: &completers,
             wait_queues: &wait_queues,
         },
         threads,
-        o,
         code,
     );
     found.changing = lists.open.iter().filter(|ix| !waits.contains_key(ix)).count();
@@ -194,7 +203,7 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
 }
 
 /// One wait for each thread, by the best evidence there is.
-fn waits(lists: &Lists, direct: &[Direct], draining: &[(ThreadIx, u64)]) -> BTreeMap<ThreadIx, Waiting> {
+fn waits(lists: &Lists, direct: &[Direct], draining: &[Draining]) -> BTreeMap<ThreadIx, Waiting> {
     let mut waits = BTreeMap::new();
     for queued in &lists.queued {
         let Queue::Lock(kind) = queued.queue else { continue };
@@ -226,11 +235,11 @@ fn waits(lists: &Lists, direct: &[Direct], draining: &[(ThreadIx, u64)]) -> BTre
             wait.kind = wait.kind.max(direct.kind);
         }
     }
-    for &(thread, lock) in draining {
+    for &Draining { thread, lock, kind } in draining {
         waits.entry(thread).or_insert(Waiting {
             thread,
             lock,
-            kind: LockKind::PercpuRwsem,
+            kind,
             mode: Mode::Exclusive,
             queued: Queued::Somewhere,
             evidence: Evidence::WaiterRecord,

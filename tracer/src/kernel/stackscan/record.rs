@@ -128,7 +128,7 @@ impl Shapes {
         match class {
             Class::Mutex => self.mutex,
             Class::WwMutex => self.ww_mutex,
-            Class::Rwsem => self.rwsem,
+            Class::RwsemRead | Class::RwsemWrite => self.rwsem,
             Class::Semaphore => self.semaphore,
             Class::PercpuWait => self.percpu,
             // Whoever flushes or waits for RCU does so through a completion.

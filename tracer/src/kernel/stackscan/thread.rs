@@ -48,6 +48,7 @@ impl Thread {
             TaskState::InIo,
             TaskState::Interruptible,
             TaskState::Idle,
+            TaskState::Stopped,
         ];
         self.is_off_cpu() && asleep.contains(&self.state())
     }

@@ -91,6 +91,7 @@ fn thread_states() {
         (2, 0, 1, TaskState::InIo),
         (0x402, 0, 0, TaskState::Idle),
         (0x1000, 0, 0, TaskState::Uninterruptible),
+        (0x8000, 0, 0, TaskState::Uninterruptible),
         (4, 0, 0, TaskState::Stopped),
         (8, 0, 0, TaskState::Stopped),
         (0x10, 0, 0, TaskState::Exited),

@@ -8,6 +8,7 @@ mod network;
 mod stuck;
 mod system;
 mod terminal;
+mod trace;
 
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
@@ -32,6 +33,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["map-when", path] => stuck::map_when_told(path),
         ["read", path] => stuck::read(path),
         ["tty"] => terminal::write(),
+        ["trace", pid] => trace::stop(pid),
+        ["trace-vfork"] => trace::vfork(),
+        ["spawn"] => trace::spawn(),
         _ => bail!("no work is called {arguments:?}"),
     }
 }

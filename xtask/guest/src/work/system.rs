@@ -155,3 +155,62 @@ pub fn pseudo_terminal() -> Result<(File, PathBuf)> {
     let name: Vec<u8> = name.into_iter().take_while(|&b| b != 0).collect();
     Ok((master, String::from_utf8(name)?.into()))
 }
+
+/// Makes the calling thread the tracer of a process, with `PTRACE_O_*` options; nothing is stopped by that.
+///
+/// # Errors
+/// The kernel refuses it.
+pub fn seize(pid: libc::pid_t, options: libc::c_int) -> Result<()> {
+    ptrace(
+        i64::from(libc::PTRACE_SEIZE),
+        pid,
+        std::ptr::without_provenance_mut(options as usize),
+    )
+    .context("PTRACE_SEIZE")
+}
+
+/// Asks a traced process to stop.
+///
+/// # Errors
+/// It is not traced by the calling thread.
+pub fn interrupt(pid: libc::pid_t) -> Result<()> {
+    ptrace(i64::from(libc::PTRACE_INTERRUPT), pid, std::ptr::null_mut()).context("PTRACE_INTERRUPT")
+}
+
+/// Lets a stopped process run on.
+///
+/// # Errors
+/// It is not stopped, or not traced by the calling thread.
+pub fn go_on(pid: libc::pid_t) -> Result<()> {
+    ptrace(i64::from(libc::PTRACE_CONT), pid, std::ptr::null_mut()).context("PTRACE_CONT")
+}
+
+/// The process that the last event of a traced one tells of.
+///
+/// # Errors
+/// There was no event, or it is not traced by the calling thread.
+pub fn event_message(pid: libc::pid_t) -> Result<libc::pid_t> {
+    let mut message: libc::c_ulong = 0;
+    ptrace(i64::from(libc::PTRACE_GETEVENTMSG), pid, (&raw mut message).cast()).context("PTRACE_GETEVENTMSG")?;
+    Ok(message.try_into()?)
+}
+
+fn ptrace(request: i64, pid: libc::pid_t, data: *mut libc::c_void) -> Result<(), Error> {
+    #[expect(unsafe_code, reason = "ptrace has no safe interface")]
+    // SAFETY: of the requests above only one writes to our memory, to a number that outlives the call.
+    let result = unsafe { libc::ptrace(request as _, pid, std::ptr::null_mut::<libc::c_void>(), data) };
+    checked(result as libc::c_int).map(|_| ())
+}
+
+/// Waits until a traced process or thread stops; gives its status.
+///
+/// # Errors
+/// It is no tracee and no child.
+pub fn wait(pid: libc::pid_t) -> Result<libc::c_int> {
+    let mut status = 0;
+    #[expect(unsafe_code, reason = "waitpid has no safe interface")]
+    // SAFETY: the kernel writes the status to a number that outlives the call.
+    let result = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+    checked(result).context("waitpid")?;
+    Ok(status)
+}

@@ -1,6 +1,9 @@
 //! Verdicts of `holdup snapshot`, started after the fault: each hanging scenario, compared in full.
 
 pub(super) mod check;
+mod reach;
+mod rt;
+mod stopped;
 
 use super::verdict::{DEADLOCKS, HOLDERS, ORPHAN, RWSEM_AA, Verdict, WAITING_HOLDERS, judge, says, start};
 use super::{Steps, VmTest, WITHOUT_RT};
@@ -135,6 +138,10 @@ pub const TESTS: &[VmTest] = &[
             })
         },
     },
+    reach::OTHER_WAITS,
+    reach::ALL,
+    stopped::HOLDERS,
+    stopped::VFORK,
     VmTest {
         name: "holders",
         kernels: WITHOUT_RT,
@@ -156,6 +163,7 @@ pub const TESTS: &[VmTest] = &[
             )
         },
     },
+    reach::BLIND_TO_PROC,
     VmTest {
         name: "reader-pile-up",
         kernels: WITHOUT_RT,
@@ -279,6 +287,7 @@ pub const TESTS: &[VmTest] = &[
             Ok(())
         },
     },
+    rt::PREEMPT_RT,
     VmTest {
         name: "no-false-deadlock",
         kernels: WITHOUT_RT,

@@ -136,7 +136,7 @@ fn word() -> impl Strategy<Value = u64> {
     let heap = (0..64u64).prop_map(|i| LOCK + 8 * i);
     let code = prop::sample::select(vec![
         ret(Class::Mutex),
-        ret(Class::Rwsem),
+        ret(Class::RwsemRead),
         ret(Class::Semaphore),
         ret(Class::Completion),
         ret(Class::PercpuWait),

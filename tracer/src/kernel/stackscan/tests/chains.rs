@@ -219,3 +219,94 @@ fn interruptible_sleepers_are_told_of_only_where_they_matter() {
     rig.all = true;
     assert_eq!(waits(&rig.scan()).into_keys().collect::<Vec<_>>(), [0, 1, 2, 3]);
 }
+
+/// A holder of [`LOCK`] in this state, with a waiter.
+fn held_by(rig: &mut Rig, state: u32) -> usize {
+    let (holder, waiter) = (rig.task(40, state), rig.task(41, UNINTERRUPTIBLE));
+    let record = rig.waiter(waiter, Class::Mutex, 0);
+    let owner = rig.tasks[holder].addr;
+    rig.lock(LOCK, 16, &[(0, owner | 1)], &[record]);
+    rig.words
+        .extend([(owner + 0x148, 0), (owner + 0x150, 0), (owner + 0x158, 0)]);
+    holder
+}
+
+#[test]
+fn a_holder_that_is_stopped_waits_for_its_tracer_or_for_a_signal() {
+    const STOPPED: u32 = 4;
+    const TRACED: u32 = 8;
+    let told = |on: Option<usize>| Some((Dependency::Stop, on.map(|on| ix(on).0), Evidence::BlockedOnField));
+    let mut rig = Rig::default();
+    let holder = held_by(&mut rig, STOPPED);
+    assert_eq!(depends(&rig.scan(), holder), told(None));
+    // Its parent becomes its tracer by the flags.
+    let (own, parent) = (rig.tasks[holder].addr, rig.task(42, INTERRUPTIBLE));
+    rig.words.insert(own + 0x150, rig.tasks[parent].addr);
+    assert_eq!(depends(&rig.scan(), holder), told(None));
+    rig.words.insert(own + 0x148, 0xdead_0001_0001);
+    rig.tasks[holder].record.task.state = TRACED;
+    assert_eq!(depends(&rig.scan(), holder), told(Some(parent)));
+    // A tracer in another pid namespace is not among the threads.
+    rig.words.insert(own + 0x150, 0xffff_8887_0000_0000);
+    assert_eq!(depends(&rig.scan(), holder), told(None));
+    // Who has run since is not told of.
+    rig.words.insert(own + 0x130, 8);
+    assert_eq!(depends(&rig.scan(), holder), None);
+}
+
+#[test]
+fn a_stop_that_holds_nobody_up_is_not_told() {
+    let mut rig = Rig::default();
+    let alone = rig.task(40, 4);
+    assert_eq!(depends(&rig.scan(), alone), None);
+}
+
+#[test]
+fn a_frozen_holder_sleeps_by_its_job_control_flags_or_its_state() {
+    let told = Some((Dependency::Stop, None, Evidence::BlockedOnField));
+    let mut rig = Rig::default();
+    let holder = held_by(&mut rig, INTERRUPTIBLE);
+    assert_eq!(depends(&rig.scan(), holder), None);
+    rig.words.insert(rig.tasks[holder].addr + 0x158, 1 << 23);
+    assert_eq!(depends(&rig.scan(), holder), told);
+    let mut rig = Rig::default();
+    let holder = held_by(&mut rig, 0x8000);
+    assert_eq!(depends(&rig.scan(), holder), told);
+}
+
+#[test]
+fn vfork_waits_for_the_child_which_has_the_address_of_the_completion() {
+    let mut rig = Rig::default();
+    let (parent, child, other) = (
+        rig.task(30, UNINTERRUPTIBLE),
+        rig.task(31, 8),
+        rig.task(32, INTERRUPTIBLE),
+    );
+    let own = rig.tasks[parent].addr;
+    let done = rig.push(parent, &[0, 0, 0, 0]);
+    rig.push(parent, &[ret(Class::Fork)]);
+    let record = rig.push(parent, &[0, 0, own]);
+    rig.push(parent, &[ret(Class::Completion)]);
+    rig.list(done + 16, &[record + 8]);
+    for (task, completion) in [(parent, 0), (child, done), (other, done + 8)] {
+        rig.tasks[task].record.mm = 0xffff_8889_0000_0000;
+        rig.words.insert(rig.tasks[task].addr + 0x160, completion);
+    }
+    let tracer = rig.tasks[other].addr;
+    let stopped = rig.tasks[child].addr;
+    rig.words
+        .extend([(stopped + 0x148, 1), (stopped + 0x150, tracer), (stopped + 0x158, 0)]);
+    let completion = KernelAddr(done);
+    let found = rig.scan();
+    assert_eq!(
+        [parent, child].map(|task| depends(&found, task)),
+        [
+            Some((
+                Dependency::Completion { completion },
+                Some(ix(child).0),
+                Evidence::WaiterRecord
+            )),
+            Some((Dependency::Stop, Some(ix(other).0), Evidence::BlockedOnField)),
+        ]
+    );
+}

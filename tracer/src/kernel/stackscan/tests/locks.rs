@@ -62,7 +62,10 @@ fn reader_io(lock: u64, holder_words: &[u64]) -> (Rig, [usize; 4]) {
     for waiter in [writer, reader] {
         rig.push(waiter, &[lock, lock - 0x88]);
     }
-    let records = [rig.waiter(writer, Class::Rwsem, 0), rig.waiter(reader, Class::Rwsem, 1)];
+    let records = [
+        rig.waiter(writer, Class::RwsemWrite, 0),
+        rig.waiter(reader, Class::RwsemRead, 1),
+    ];
     let hint = rig.tasks[left].addr | 1;
     rig.lock(lock, 24, &[(0, 0x102), (8, hint)], &records);
     (rig, [holder, writer, reader, left])

@@ -2,3 +2,4 @@ mod broken;
 mod chains;
 mod locks;
 mod rig;
+mod rt;

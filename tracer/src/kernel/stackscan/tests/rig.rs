@@ -38,6 +38,8 @@ pub fn offsets() -> KernelOffsets {
     (o.task.pid, o.task.tgid, o.task.comm) = (Some(0x100), Some(0x104), Some(0x110));
     (o.task.start_time, o.task.exit_state) = (Some(0x120), Some(0x128));
     (o.task.nvcsw, o.task.nivcsw, o.task.on_cpu) = (Some(0x130), Some(0x138), Some(0x140));
+    (o.task.ptrace, o.task.parent) = (Some(0x148), Some(0x150));
+    (o.task.jobctl, o.task.vfork_done) = (Some(0x158), Some(0x160));
     (o.mutex.owner, o.mutex.wait_list) = (Some(0), Some(16));
     (o.mutex_waiter.list, o.mutex_waiter.task) = (Some(0), Some(16));
     (o.rwsem.count, o.rwsem.owner, o.rwsem.wait_list) = (Some(0), Some(8), Some(24));
@@ -67,6 +69,15 @@ pub fn offsets() -> KernelOffsets {
     o
 }
 
+/// The same of a PREEMPT_RT kernel: its mutexes and rwsems have an rt_mutex inside.
+fn rt_offsets() -> KernelOffsets {
+    let mut o = offsets();
+    (o.mutex.owner, o.mutex.rtmutex, o.mutex.wait_list) = (Some(24), Some(0), None);
+    (o.rwsem.count, o.rwsem.owner, o.rwsem.wait_list) = (None, None, None);
+    (o.rwsem.rt_readers, o.rwsem.rt_rtmutex, o.rwsem.rt_owner) = (Some(0), Some(8), Some(32));
+    o
+}
+
 /// A task in the making; its stack is written from the end down.
 #[derive(Clone, Debug)]
 pub struct Task {
@@ -87,6 +98,8 @@ pub struct Rig {
     pub later: HashMap<u64, u64>,
     pub tasks: Vec<Task>,
     pub all: bool,
+    /// The kernel is PREEMPT_RT.
+    pub rt: bool,
     pub runs: usize,
     seen: HashMap<u64, u32>,
 }
@@ -216,7 +229,7 @@ impl Rig {
             (record.saved_sp, record.words_from) = (task.sp, task.sp);
             threads.push(Thread::with_stack(record, &task.frames, &words));
         }
-        let offsets = offsets();
+        let offsets = if self.rt { rt_offsets() } else { offsets() };
         let code = code();
         let kernel = Kernel {
             offsets: &offsets,
@@ -236,7 +249,8 @@ pub fn code() -> CodeMap {
     let all = [
         Class::Mutex,
         Class::WwMutex,
-        Class::Rwsem,
+        Class::RwsemRead,
+        Class::RwsemWrite,
         Class::Semaphore,
         Class::RtMutex,
         Class::PercpuWait,
@@ -247,6 +261,7 @@ pub fn code() -> CodeMap {
         Class::Page,
         Class::BlockIo,
         Class::PageFault,
+        Class::Fork,
     ];
     let pointers = Pointers {
         barrier: Some(BARRIER),
