@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * other-waits: nobody waits for a lock. A kworker sleeps; "flusher" waits in
- * flush_work() and "drainer" in flush_workqueue() for it, "waiter" for a
+ * flush_work(), "canceller" in cancel_work_sync(), "wq-flusher" in
+ * flush_workqueue() and "drainer" in drain_workqueue() for it, "waiter" for a
  * completion, "reader" in (fake) block I/O. After ms milliseconds all of them
- * go on. Verdict: no deadlock; flusher and drainer are behind worker; nobody
- * is behind waiter and reader.
+ * go on. Verdict: no deadlock; the first four are behind worker; nobody is
+ * behind waiter and reader.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -39,10 +40,24 @@ static lockfault_frame int lockfault_other_waits_flusher(void *data)
 	return 0;
 }
 
-static lockfault_frame int lockfault_other_waits_drainer(void *data)
+static lockfault_frame int lockfault_other_waits_canceller(void *data)
+{
+	lockfault_wants(data);
+	cancel_work_sync(&lockfault_slow_work);
+	return 0;
+}
+
+static lockfault_frame int lockfault_other_waits_wq_flusher(void *data)
 {
 	lockfault_wants(data);
 	flush_workqueue(lockfault_slow_wq);
+	return 0;
+}
+
+static lockfault_frame int lockfault_other_waits_drainer(void *data)
+{
+	lockfault_wants(data);
+	drain_workqueue(lockfault_slow_wq);
 	return 0;
 }
 
@@ -72,6 +87,8 @@ static const struct {
 	int (*fn)(void *);
 } lockfault_other_waits_parts[] = {
 	{ "flusher", "lf_ow_flush", lockfault_other_waits_flusher },
+	{ "canceller", "lf_ow_cancel", lockfault_other_waits_canceller },
+	{ "wq-flusher", "lf_ow_wq", lockfault_other_waits_wq_flusher },
 	{ "drainer", "lf_ow_drain", lockfault_other_waits_drainer },
 	{ "waiter", "lf_ow_wait", lockfault_other_waits_waiter },
 	{ "reader", "lf_ow_read", lockfault_other_waits_reader },
