@@ -111,7 +111,9 @@ fn waits(model: &Model, actor: &ActorEntry) -> bool {
     }
     actor.sample.is_some_and(|s| {
         let recent = model.now().since(s.time) <= model.settings().sample_age;
-        recent && matches!(s.state, TaskState::Uninterruptible | TaskState::InIo)
+        // A walk over all threads tells of everybody who sleeps like that: who was not among them has woken up, or is gone.
+        let passed_over = model.last_scan().is_some_and(|scan| s.time < scan);
+        recent && !passed_over && matches!(s.state, TaskState::Uninterruptible | TaskState::InIo)
     })
 }
 

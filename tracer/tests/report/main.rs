@@ -15,7 +15,11 @@ use tracer::source::script::Script;
 use tracer::view::text;
 
 fn hang() -> Report {
-    let script = Script::parse(include_str!("hang.scn")).expect("the scenario parses");
+    report(include_str!("hang.scn"))
+}
+
+fn report(script: &str) -> Report {
+    let script = Script::parse(script).expect("the scenario parses");
     let mut model = Model::new(Settings::default());
     script.events().for_each(|event| model.apply(event));
     let mut engine = Engine::new();
@@ -139,4 +143,15 @@ fn locks_cpus_and_coverage() {
             .collect::<Vec<_>>(),
         [(2, Some("odd_fn"))]
     );
+}
+
+#[test]
+fn who_is_not_among_the_sleepers_of_a_walk_any_more_does_not_wait() {
+    let asleep =
+        "task a 1 a\nat 10s\nround all-tasks begin 1\nstate a uninterruptible switches=1\nround all-tasks end 1\n";
+    let waiting = |script: &str| report(script).coverage.waiting;
+    assert_eq!(waiting(asleep), 1);
+    let begun = format!("{asleep}at 10.5s\nround all-tasks begin 2\n");
+    assert_eq!(waiting(&begun), 1, "not yet known");
+    assert_eq!(waiting(&format!("{begun}round all-tasks end 2\n")), 0);
 }
