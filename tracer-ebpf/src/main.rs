@@ -16,7 +16,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![allow(internal_features)] // atomics: the bpf target has no compare-and-swap in core::sync::atomic
+#![allow(
+    internal_features,
+    reason = "atomics: the bpf target has no compare-and-swap in core::sync::atomic"
+)]
 
 mod blocked;
 mod emit;

@@ -53,9 +53,9 @@ pub enum Kind {
     Meta,
     /// Items.
     Items,
-    /// [`super::index::Entry`] of every items frame of the file.
+    /// `index::Entry` of every items frame of the file.
     Index,
-    /// [`super::index::End`]: nothing follows.
+    /// `index::End`: nothing follows.
     End,
     /// Something that a newer version writes.
     Other(u8),

@@ -109,7 +109,7 @@ impl<T: PartialEq> Steady<T> {
         (self.span, self.reads, self.older, self.newer) = (Span::at(time), 1, time, time);
     }
 
-    /// The last read together with one at least [`PAIR`] before it, where there is one.
+    /// The last read together with one at least 100 ms before it, where there is one.
     #[must_use]
     pub fn recent(&self) -> Span {
         Span {

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc as requests;
@@ -76,7 +77,7 @@ impl Slot {
 /// # Errors
 /// When the source fails, or the terminal cannot be used.
 pub async fn run<S: Source>(mut source: S, options: &Options, stop: impl Future<Output = ()>) -> Result<()> {
-    let mut continued = signal(SignalKind::from_raw(libc::SIGCONT)).context("installing a signal handler")?;
+    let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw())).context("installing a signal handler")?;
     let (wake, wakes) = mpsc::channel();
     let (ask, mut asked) = requests::unbounded_channel();
     let slot = Arc::new(Slot::default());

@@ -8,7 +8,7 @@ pub enum WireError {
     /// Fewer bytes than its header or body needs.
     #[error("record of kind {kind} has {have} bytes, {need} needed")]
     Short {
-        /// [`Header::kind`], 0 when not even the header was there.
+        /// [`Header::kind`](tracer_common::record::Header::kind), 0 when not even the header was there.
         kind: u16,
         /// Bytes present.
         have: usize,
@@ -21,9 +21,9 @@ pub enum WireError {
     /// The size in the header contradicts the body.
     #[error("record of kind {kind} claims {size} bytes and {frames} frames")]
     BadSize {
-        /// [`Header::kind`].
+        /// [`Header::kind`](tracer_common::record::Header::kind).
         kind: u16,
-        /// [`Header::size`].
+        /// [`Header::size`](tracer_common::record::Header::size).
         size: u16,
         /// Frames claimed.
         frames: u32,
@@ -31,7 +31,7 @@ pub enum WireError {
     /// A code outside its set.
     #[error("record of kind {kind} has the value {value} for {field}")]
     BadCode {
-        /// [`Header::kind`].
+        /// [`Header::kind`](tracer_common::record::Header::kind).
         kind: u16,
         /// Which field.
         field: &'static str,

@@ -16,7 +16,7 @@ pub struct Steps {
     limit: Duration,
     steps: Vec<Step>,
     labels: BTreeMap<String, CommandId>,
-    /// See [`Self::unknown_labels`].
+    /// Labels that were waited for or signalled without having been started.
     unknown: Vec<String>,
     total: Duration,
 }

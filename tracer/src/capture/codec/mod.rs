@@ -2,12 +2,12 @@
 //!
 //! A block is a run of items that can be read without any other block: time is written as the difference to the item
 //! before, and what repeats (tasks, locks, addresses, stacks, texts) is written once and then named by its position in a
-//! table that starts empty with each block. What a byte means is decided by the tables in [`events`] alone, never by the
+//! table that starts empty with each block. What a byte means is decided by the tables in `events` alone, never by the
 //! order of an enum: adding, removing or moving a variant or a field in [`crate::event`] cannot silently change the format.
 //!
 //! **To change the format**: raise [`super::VERSION`] by one, even if the last one is only a commit old: captures of it may
 //! exist. Give a new event or variant a code of its own (never reuse one). Write a new field of a record last, as
-//! `field since VERSION` in [`events`]: older captures give its default. Then `HOLDUP_BLESS=1 cargo test -p tracer
+//! `field since VERSION` in `events`: older captures give its default. Then `HOLDUP_BLESS=1 cargo test -p tracer
 //! capture::tests::golden` writes the golden file of the new version; those of all versions before stay as they are.
 
 mod events;

@@ -1,6 +1,6 @@
 //! Which kernel fields holdup reads, where this kernel has them, and what is lost where it has not.
 //!
-//! One table ([`table`]) names every field once. From it come the typed offsets that the BPF programs get, and the lines
+//! One table (`table.rs`) names every field once. From it come the typed offsets that the BPF programs get, and the lines
 //! that `holdup doctor` prints: a field that a kernel lacks disables a feature by name, and never the program.
 
 mod feature;

@@ -67,12 +67,7 @@ pub fn spins_on(memory: &mut dyn Memory, running: &Running, symbols: &Symbols, c
         return Ok(None);
     };
     let from = top.saturating_sub(STACK_SIZE - 8);
-    let addrs: Vec<u64> = (from..=top).step_by(8).collect();
-    let stack: Vec<u64> = memory
-        .read(&addrs)?
-        .into_iter()
-        .map(Option::unwrap_or_default)
-        .collect();
+    let stack = words(memory, (from..=top).step_by(8))?;
     let code = Code::around(memory, symbols, &stack)?;
     let mut found: BTreeMap<LockAddr, Place> = BTreeMap::new();
     for place in places(&stack, symbols, &code) {
@@ -185,18 +180,19 @@ fn contended(memory: &mut dyn Memory, addrs: &[u64], kind: LockKind, cpus: u32) 
         .collect())
 }
 
+/// Words of a stack; 0 where it cannot be read.
+fn words(memory: &mut dyn Memory, addrs: impl Iterator<Item = u64>) -> Result<Vec<u64>> {
+    let words = memory.read(&addrs.collect::<Vec<u64>>())?;
+    Ok(words.into_iter().map(Option::unwrap_or_default).collect())
+}
+
 /// The frames of the thread below, from the stack pointer at which the interrupt left its stack.
 fn interrupted(memory: &mut dyn Memory, running: &Running, symbols: &Symbols, sp: u64) -> Result<Vec<KernelAddr>> {
     let (from, to) = running.stack;
     if !(from..to).contains(&sp) || !sp.is_multiple_of(8) {
         return Ok(Vec::new());
     }
-    let addrs: Vec<u64> = (sp..to).step_by(8).collect();
-    let stack: Vec<u64> = memory
-        .read(&addrs)?
-        .into_iter()
-        .map(Option::unwrap_or_default)
-        .collect();
+    let stack = words(memory, (sp..to).step_by(8))?;
     let code = Code::around(memory, symbols, &stack)?;
     let name = |word: u64| symbols.resolve(KernelAddr(word)).map(|s| s.name);
     let mut frames = Vec::new();
@@ -208,10 +204,10 @@ fn interrupted(memory: &mut dyn Memory, running: &Running, symbols: &Symbols, sp
             // Of user space there is no more to see.
             if interrupt_entry([name(word)]).is_some() && register(REGS_CS).is_some_and(|cs| cs & 3 == 0) {
                 frames.extend(register(REGS_IP).map(KernelAddr));
-                let Some(sp) = register(REGS_SP).and_then(|sp| sp.checked_sub(addrs.first().copied()?)) else {
+                let Some(bytes) = register(REGS_SP).and_then(|saved| saved.checked_sub(sp)) else {
                     break;
                 };
-                let next = usize::try_from(sp / 8).unwrap_or(usize::MAX);
+                let next = usize::try_from(bytes / 8).unwrap_or(usize::MAX);
                 at = next.max(at + 1 + REGS_SP);
                 continue;
             }
