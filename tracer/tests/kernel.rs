@@ -3,13 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const THREADS: usize = 8;
+/// For the kernel to free what nobody refers to any more, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
 const TMPFS: &str = "/dev/shm";
 
 fn can_trace() -> bool {
@@ -86,4 +91,48 @@ fn threads_that_create_directories_wait_for_each_other() {
         "{stdout}"
     );
     assert_ne!(output.status.code(), Some(3));
+}
+
+/// Programs that a process has loaded, by id.
+fn programs_of(pid: u32) -> BTreeSet<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let told = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+    told.filter_map(|text| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+    })
+    .collect()
+}
+
+#[test]
+fn however_it_ends_nothing_of_it_stays_in_the_kernel() {
+    if !can_trace() {
+        eprintln!("skipped: this machine or user cannot load BPF programs; see `holdup doctor`");
+        return;
+    }
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::KILL] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_holdup"))
+            .args(["live", "--json"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+        let attached = told.find(|line| line.as_ref().is_ok_and(|line| line.contains("attached")));
+        assert!(attached.is_some(), "it never said that it is attached");
+        let programs = programs_of(child.id());
+        assert!(programs.len() >= 2, "a begin and an end at least: {programs:?}");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        let ended = Instant::now();
+        loop {
+            let loaded = aya::programs::loaded_programs().filter_map(Result::ok);
+            let left: Vec<u32> = loaded.map(|p| p.id()).filter(|id| programs.contains(id)).collect();
+            if left.is_empty() {
+                break;
+            }
+            assert!(ended.elapsed() < SOON, "still loaded after {signal:?}: {left:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
