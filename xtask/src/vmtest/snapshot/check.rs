@@ -2,12 +2,14 @@
 
 use crate::vmtest::GuestRun;
 use crate::vmtest::verdict::report;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Readers that queue in the pile-up.
 pub const READERS: usize = 1500;
+/// A snapshot keeps no more than this; see docs/SNAPSHOT.md.
+const MOST_MB: f64 = 256.0;
 
 /// The report of a snapshot. What live may lose in a storm of events, a snapshot must not: there are none.
 pub fn whole(run: &GuestRun, label: &str) -> Result<Value> {
@@ -55,10 +57,32 @@ pub fn called_from(report: &Value, lock: &str, site: &str) -> Result<()> {
     Ok(())
 }
 
+/// Threads and megabytes kept, of each look at all threads.
+fn looks(stderr: &str) -> Result<Vec<(usize, f64)>> {
+    let lines = stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("holdup: looked at "));
+    lines
+        .map(|line| {
+            let threads = line.split(' ').next().context("no number of threads")?;
+            let kept = line.rsplit_once("kept ").and_then(|(_, kept)| kept.strip_suffix(" MB"));
+            Ok((threads.parse()?, kept.context("no memory")?.parse()?))
+        })
+        .collect()
+}
+
 /// The reader that left with the key: the one holder, the writer first in the queue, every reader behind it.
 pub fn pile_up(run: &GuestRun) -> Result<()> {
     run.output("pile")?.exited_with(4)?;
     let (report, truth) = (whole(run, "pile")?, run.truth("pile-truth")?);
+    let looks = looks(&run.output("pile")?.stderr())?;
+    let [.., (first, a), (second, b)] = looks.as_slice() else {
+        bail!("it does not say what it cost: {}", run.output("pile")?.shown());
+    };
+    ensure!(
+        *first.min(second) > READERS && (0.1..=MOST_MB).contains(a) && (0.1..=MOST_MB).contains(b),
+        "looked at {first} and {second} threads, kept {a} and {b} MB"
+    );
     let lock = format!("{:#018x}", truth.lock("heap.reader_io.sem")?);
     let holder = truth.task("rwsem-reader-io", "holder")?;
     let writer = u64::from(truth.task("rwsem-reader-io", "writer")?);
@@ -118,4 +142,16 @@ pub fn pile_up(run: &GuestRun) -> Result<()> {
         .collect();
     ensure!(behind == readers, "others than the readers stand behind it");
     run.output("pile-text")?.stdout_has("1500 tasks wait at least")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_looks_cost_is_read() {
+        let line = "holdup: looked at 1631 threads in 350.2 ms (in the kernel 63.6 ms), kept 2.0 MB\n";
+        assert_eq!(looks(&format!("other\n{line}{line}")).unwrap(), [(1631, 2.0); 2]);
+        assert!(looks("holdup: looked at 1631 threads\n").is_err());
+    }
 }
