@@ -1,6 +1,7 @@
 //! What user space tells the programs before they are loaded: kernel layout and settings. Both are read-only globals, so the
 //! verifier removes the code of features that are off.
 
+use crate::watch::MAX_WATCHED;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Offset of a field that this kernel's BTF does not have.
@@ -218,8 +219,10 @@ pub struct Settings {
     pub cpus: u32,
     /// 1: in kprobe mode the end of a spin is not seen, so the begin is logged.
     pub spin_begin_only: u32,
-    /// Explicit padding.
-    pub pad: u32,
+    /// Index mask of one CPU's part of the log of watched locks.
+    pub watch_log_mask: u32,
+    /// Addresses of watched locks, 0 where there is none.
+    pub watch: [u64; MAX_WATCHED],
 }
 
 impl Settings {
@@ -236,6 +239,7 @@ impl Settings {
         spin_log_mask: 0,
         cpus: 0,
         spin_begin_only: 0,
-        pad: 0,
+        watch_log_mask: 0,
+        watch: [0; MAX_WATCHED],
     };
 }

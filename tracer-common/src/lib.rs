@@ -11,3 +11,4 @@ pub mod record;
 pub mod sample;
 pub mod snapshot;
 pub mod table;
+pub mod watch;

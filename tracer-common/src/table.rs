@@ -164,6 +164,8 @@ pub struct LockCell {
 pub struct Control {
     /// Which of the two banks of lock cells is written.
     pub bank: u64,
+    /// 1: acquisitions and releases of watched locks are logged. 0 while it is measured what the others cost.
+    pub watching: u64,
 }
 
 /// Facts about one CPU, found out by the first program that needs them.

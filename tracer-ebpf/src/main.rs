@@ -37,6 +37,7 @@ mod task;
 mod tasks_iter;
 mod users;
 mod wait;
+mod watch;
 
 use aya_ebpf::{
     EbpfContext,

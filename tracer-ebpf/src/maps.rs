@@ -10,6 +10,7 @@ use tracer_common::{
     sample::CpuSample,
     snapshot::{CHUNK_WORDS, PEEK_SLOTS, PeekSlot, ThreadRecord},
     table::{Control, CpuFacts, HOLDER_SLOTS, HolderSlot, LockCell, SpinCpu, SpinLogEntry, WaitBucket, WaitSlot},
+    watch::{WatchCpu, WatchEntry},
 };
 
 /// `BPF_F_MMAPABLE`: user space reads the array in place.
@@ -35,6 +36,14 @@ pub static SPINS: Array<SpinCpu> = Array::with_max_entries(1, MMAPABLE);
 /// Spin log, one part per CPU.
 #[map]
 pub static SPIN_LOG: Array<SpinLogEntry> = Array::with_max_entries(1, MMAPABLE);
+
+/// Log of watched locks, one part per CPU.
+#[map]
+pub static WATCH_LOG: Array<WatchEntry> = Array::with_max_entries(1, MMAPABLE);
+
+/// Each CPU's place in [`WATCH_LOG`].
+#[map]
+pub static WATCH_CPUS: Array<WatchCpu> = Array::with_max_entries(1, MMAPABLE);
 
 /// Newest sample of each CPU.
 #[map]

@@ -15,6 +15,7 @@ use crate::{
     maps::{CELLS, CONTROL, CPUS, SPIN_LOG, SPINS},
     mem::{add, cas, lost, read},
     wait::Begin,
+    watch,
 };
 
 /// This CPU's preempt count.
@@ -40,7 +41,7 @@ pub fn preempt_count(cpu: u32) -> Option<u32> {
 
 /// The context this CPU is in.
 #[inline(always)]
-fn current_context(cpu: u32) -> u8 {
+pub fn current_context(cpu: u32) -> u8 {
     let Some(count) = preempt_count(cpu) else {
         return context::UNKNOWN;
     };
@@ -146,7 +147,7 @@ pub fn end(lock: u64) -> bool {
             let now = unsafe { bpf_ktime_get_ns() };
             let waited = now.saturating_sub(ended.since);
             count(lock, ended.kind, ended.mode, waited);
-            if setting!(emit_all) != 0 || waited >= setting!(min_wait_ns) {
+            if setting!(emit_all) != 0 || waited >= setting!(min_wait_ns) || watch::is_watched(lock) {
                 log(spins, cpu, &ended, now, index as u8);
             }
             return true;

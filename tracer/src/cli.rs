@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bpf::probes::ProbeChoice;
 use crate::kernel::lines::LineArgs;
-use crate::source::live::Options;
+use crate::source::live::{Options, WatchSpec};
 use crate::verbs::export::ExportArgs;
 use crate::verbs::record::RecordArgs;
 use crate::verbs::replay::ReplayArgs;
@@ -166,6 +166,11 @@ pub struct CaptureArgs {
     /// runs at each switch of threads and each wake-up of the machine: 0.15 us and 0.18 us for threads that nobody waits for (`cargo xtask bench probes`).
     #[arg(long)]
     pub holders: bool,
+    /// Record every acquisition and release of this lock, with holder, hold time and stack: `SYMBOL`, `SYMBOL+OFFSET` or an
+    /// address, best with its kind before it (`spinlock:0xffff...`; rwlock, mutex, rwsem): without it the functions of all four
+    /// kinds are traced. May be given 8 times. Every other lock of the kind pays for it: the cost is measured and printed.
+    #[arg(long, value_name = "[KIND:]LOCK")]
+    pub watch: Vec<WatchSpec>,
     /// Attach an empty program, too: what an event costs by itself (`cargo xtask bench probes`).
     #[arg(long, hide = true)]
     pub baseline: bool,
@@ -197,6 +202,7 @@ impl Default for CaptureArgs {
             releases: options.releases,
             reinit: options.reinit,
             holders: options.holders,
+            watch: options.watch,
             baseline: options.baseline,
             ring_bytes: options.ring_bytes,
             cpus: options.cpus,
@@ -221,6 +227,7 @@ impl CaptureArgs {
             releases: self.releases,
             reinit: self.reinit,
             holders: self.holders,
+            watch: self.watch.clone(),
             baseline: self.baseline,
             ring_bytes: self.ring_bytes,
             cpus: self.cpus,

@@ -12,6 +12,7 @@ mod name;
 mod task;
 mod user_stack;
 mod wait;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ pub use name::{LockName, StackFrames, SymbolName};
 pub use task::{Actor, Context, TaskRef, TaskSample, TaskState, TimeSpent};
 pub use user_stack::{UserFile, UserFrame, UserFunction, UserStack};
 pub use wait::{Phase, Queued, WaitEnd, WaitSample};
+pub use watch::{Act, Watched};
 
 use crate::ids::{TaskKey, Timestamp};
 
@@ -75,6 +77,8 @@ pub enum Body {
     Reinit(Reinit),
     /// Where a thread that holds others up has spent its time.
     TimeSpent(TimeSpent),
+    /// A watched lock was acquired or released.
+    Watch(Watched),
     /// Counters of what was not seen, cumulative since the source started.
     Loss(LossReport),
     /// A sampling round starts or ends.
@@ -103,6 +107,10 @@ pub enum Evidence {
     StackWord,
     /// A pointer into the object that contains the lock stands on the stack.
     StackNear,
+    /// The exact address of the object stands in a register of a CPU.
+    RegisterWord,
+    /// A pointer into the object that contains the lock stands in a register of a CPU.
+    RegisterNear,
     /// The last-reader hint of a rwsem.
     OwnerHint,
     /// CPU sampler: registers or crossing stack of an interrupted context.

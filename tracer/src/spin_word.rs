@@ -13,6 +13,7 @@ const PV_SLOW_VALUE: u32 = 3;
 const PENDING: u32 = 0x100;
 /// The pending byte is a single flag.
 const NEVER_SET: u32 = 0xfe00;
+const TAIL_INDEX_SHIFT: u32 = 16;
 const TAIL_SHIFT: u32 = 18;
 
 const WRITER: u32 = 0xff;
@@ -74,6 +75,12 @@ impl SpinWord {
             WordState::Free | WordState::Impossible => Owner::Nobody,
         }
     }
+}
+
+/// Which of the last CPU's nodes stands at the end of the queue.
+#[must_use]
+pub fn tail_index(word: u32) -> u32 {
+    word >> TAIL_INDEX_SHIFT & 3
 }
 
 /// Who holds a rwlock, by its counter.

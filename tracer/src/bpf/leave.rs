@@ -39,6 +39,8 @@ pub enum Asks {
 pub enum Attachment {
     /// A program on a BTF tracepoint.
     Tracepoint(FdLink),
+    /// A program on a function, by a trampoline.
+    Function(FdLink),
     /// A kprobe or kretprobe.
     Kprobe(KProbeLink),
     /// A program on a CPU's timer or counter.
@@ -50,7 +52,7 @@ impl Attachment {
     fn name(self, path: &Path) -> Result<PinnedLink> {
         const OLD: &str = "this kernel (before 5.15) cannot keep it longer than its process";
         let fd = match self {
-            Self::Tracepoint(fd) => fd,
+            Self::Tracepoint(fd) | Self::Function(fd) => fd,
             Self::Kprobe(link) => FdLink::try_from(link).context(OLD)?,
             Self::Timer(link) => FdLink::try_from(link).context(OLD)?,
         };

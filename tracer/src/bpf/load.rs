@@ -19,6 +19,8 @@ pub struct Sizes {
     pub spin_log: u32,
     /// Bytes of the ring buffer; a power of two.
     pub ring: u32,
+    /// Entries of the log of watched locks per CPU; a power of two.
+    pub watch_log: u32,
     /// Possible CPUs.
     pub cpus: u32,
 }
@@ -40,6 +42,7 @@ impl Sizes {
                 _ => 256,
             },
             ring: if cpus <= 16 { 1 << 22 } else { 1 << 24 },
+            watch_log: 1,
             cpus,
         }
     }
@@ -53,6 +56,7 @@ impl Sizes {
             cells: 1,
             spin_log: 1,
             ring: PAGE,
+            watch_log: 1,
             cpus: cpus.max(1),
         }
     }
@@ -69,6 +73,17 @@ impl Sizes {
         2 * self.cpus * self.cells
     }
 
+    /// Makes room to log every acquisition and release of watched locks.
+    pub fn with_watched_locks(&mut self) {
+        self.watch_log = if self.cpus <= 16 { 1 << 14 } else { 1 << 12 };
+    }
+
+    /// Entries of the log of watched locks.
+    #[must_use]
+    pub fn watch_entries(&self) -> u32 {
+        self.cpus * self.watch_log
+    }
+
     /// Entries of the spin log.
     #[must_use]
     pub fn spin_log_entries(&self) -> u32 {
@@ -80,6 +95,7 @@ impl Sizes {
         settings.wait_mask = self.wait_buckets - 1;
         settings.cell_mask = self.cells - 1;
         settings.spin_log_mask = self.spin_log - 1;
+        settings.watch_log_mask = self.watch_log - 1;
         settings.cpus = self.cpus;
     }
 }
@@ -99,6 +115,8 @@ pub fn load(btf: &Btf, layout: &Layout, settings: &Settings, sizes: &Sizes, log_
         .map_max_entries("CELLS", sizes.cell_entries())
         .map_max_entries("SPIN_LOG", sizes.spin_log_entries())
         .map_max_entries("SPINS", sizes.cpus)
+        .map_max_entries("WATCH_LOG", sizes.watch_entries())
+        .map_max_entries("WATCH_CPUS", sizes.cpus)
         .map_max_entries("CPUS", sizes.cpus)
         .map_max_entries("SAMPLES", sizes.cpus)
         .map_max_entries("RING", sizes.ring)

@@ -206,6 +206,10 @@ impl Named {
                 self.stack(reinit.stack, time, known, out);
                 self.lock(reinit.lock, time, known, out);
             }
+            Body::Watch(watched) => {
+                self.stack(watched.stack, time, known, out);
+                self.lock(watched.lock, time, known, out);
+            }
             Body::Dependency(sample) => {
                 self.stack(sample.stack, time, known, out);
                 match sample.dependency {

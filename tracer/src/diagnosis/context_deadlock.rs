@@ -3,11 +3,16 @@
 
 use super::finding::{Certainty, EvidenceLine, Finding, Kind, Severity, Source};
 use super::{Draft, Rule, View, links, phrase};
-use crate::event::{Actor, Context, Evidence, LockKind};
+use crate::event::{Actor, Context, Evidence, LockKind, LossCause};
 use crate::ids::{KernelAddr, StackId};
 use crate::kernel::stacks::{FrameName, caller_position, interrupt_entry};
-use crate::model::{ActorEntry, ActorIx, Candidate, Held, LockEntry, LockIx, Model, Wait};
+use crate::model::{ActorEntry, ActorIx, Candidate, Held, LockEntry, LockIx, Model, Span, Wait};
 use crate::view::units;
+
+/// Losses among which the release of a watched lock may be. Not among them: runs that the kernel skipped because the program was
+/// running on that CPU already. A thread that gives a spinning lock back has preemption off, so nothing that it has interrupted runs
+/// there below it.
+const TOUCHES_RELEASE: &[LossCause] = &[LossCause::Overrun, LossCause::Malformed];
 
 /// Finds self-deadlocks across contexts.
 pub struct ContextDeadlock;
@@ -48,9 +53,11 @@ fn case<'m>(model: &'m Model, interrupt: ActorIx, actor: &'m ActorEntry) -> Opti
     if matches!(lock.held(), Held::Nobody) || model.waited(wait) < model.settings().long_wait {
         return None;
     }
-    let holds = lock.candidates.iter().find(|c| c.holder == thread).copied()?;
-    // What was thought of an earlier wait says nothing of this one.
-    (holds.seen.last >= wait.seen.first).then_some(Case {
+    let mut below = lock.candidates.iter().filter(|c| c.holder == thread);
+    let seen = |c: &&Candidate| c.evidence == Evidence::Acquisition;
+    let holds = below.clone().find(seen).or_else(|| below.next()).copied()?;
+    // What was thought of an earlier wait says nothing of this one; what was seen holds until the release is seen.
+    (seen(&&holds) || holds.seen.last >= wait.seen.first).then_some(Case {
         interrupt,
         context,
         thread,
@@ -64,7 +71,14 @@ fn case<'m>(model: &'m Model, interrupt: ActorIx, actor: &'m ActorEntry) -> Opti
 fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
     let model = view.model;
     let mut draft = Draft::new(view, Kind::ContextDeadlock, &[case.interrupt, case.thread], &[case.ix]);
-    let certainty = if case.holds.evidence == Evidence::Acquisition {
+    let seen = case.holds.evidence == Evidence::Acquisition;
+    // Since the interrupt began, the thread cannot have released it. Before, its release may have been missed.
+    let unsure = Span {
+        first: case.holds.seen.first,
+        last: case.wait.seen.first.max(case.holds.seen.first),
+    };
+    let lost = seen.then(|| model.losses().touching(unsure, TOUCHES_RELEASE)).flatten();
+    let certainty = if seen && lost.is_none() {
         Certainty::Proven
     } else {
         Certainty::Likely
@@ -76,15 +90,20 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
     let thread = phrase::actor(model, case.thread);
     let lock = phrase::lock_ref(model, case.ix);
     let crossing = crossing(model, case.wait.stack);
+    let taken = seen.then(|| taken_at(model, case)).flatten();
     let at = |site: &Option<String>| site.as_ref().map_or_else(String::new, |site| format!(" at {site}"));
     draft.title(format!(
-        "{interrupt}{} spins on {lock}{}, which {thread} holds, interrupted{}: neither can go on",
+        "{interrupt}{} spins on {lock}{}, which {thread} {}: neither can go on",
         crossing.work.map_or_else(String::new, |work| format!(" ({work})")),
         at(&crossing.above),
-        at(&crossing.below)
+        match &taken {
+            Some(site) => format!("has taken at {site}"),
+            None => format!("holds, interrupted{}", at(&crossing.below)),
+        }
     ));
     let mut parties = vec![phrase::party(model, case.interrupt), phrase::party(model, case.thread)];
-    for (party, site) in parties.iter_mut().zip([crossing.above, crossing.below]) {
+    let below = taken.clone().or(crossing.below);
+    for (party, site) in parties.iter_mut().zip([crossing.above, below]) {
         party.site = site.or(party.site.take());
     }
     draft.parties(parties);
@@ -99,8 +118,17 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
             case.wait.reads
         ),
     );
-    draft.lines(vec![holder_line(case, &thread), word_line(case, &lock.to_string())]);
-    if certainty < Certainty::Proven {
+    draft.lines(vec![
+        holder_line(case, &thread, at(&taken)),
+        word_line(case, &lock.to_string()),
+    ]);
+    if let Some((cause, total)) = lost {
+        let text = format!(
+            "{total} {} so far, some between its acquisition and the interrupt: a release may have been missed",
+            phrase::loss(cause)
+        );
+        draft.evidence(Source::Loss(cause), text);
+    } else if !seen {
         draft.evidence(
             Source::Missing,
             format!("{lock} does not record its holder and its acquisition was not seen: the holder is inferred"),
@@ -110,13 +138,20 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
     draft.finish()
 }
 
-fn holder_line(case: &Case<'_>, thread: &str) -> EvidenceLine {
+/// Where the thread was seen to take the lock.
+fn taken_at(model: &Model, case: &Case<'_>) -> Option<String> {
+    let watched = model.watched().get(&case.lock.addr)?;
+    let holding = watched.holding.iter().find(|held| held.holder == case.thread)?;
+    model.names().site(holding.stack)
+}
+
+fn holder_line(case: &Case<'_>, thread: &str, taken: String) -> EvidenceLine {
     let text = match case.holds.evidence {
-        Evidence::Acquisition => format!("{thread} was seen to take it and not to release it"),
-        Evidence::StackWord => {
+        Evidence::Acquisition => format!("{thread} was seen to take it{taken} and not to release it"),
+        Evidence::StackWord | Evidence::RegisterWord => {
             format!("the registers or the stack of {thread}, as interrupted, hold the lock's address")
         }
-        Evidence::StackNear => {
+        Evidence::StackNear | Evidence::RegisterNear => {
             format!(
                 "the registers or the stack of {thread}, as interrupted, hold a pointer into the object around the lock"
             )

@@ -186,6 +186,8 @@ pub fn evidence(evidence: Evidence) -> &'static str {
         Evidence::StackFrames => "function names on its stack",
         Evidence::StackWord => "its stack holds the lock's address",
         Evidence::StackNear => "its stack holds a pointer into the object around the lock",
+        Evidence::RegisterWord => "its CPU's registers hold the lock's address",
+        Evidence::RegisterNear => "its CPU's registers hold a pointer into the object around the lock",
         Evidence::OwnerHint => "last-reader hint of the lock",
         Evidence::CpuSample => "CPU sample",
         Evidence::Acquisition => "its acquisition was seen",

@@ -83,6 +83,10 @@ impl Model {
             }
             actor.interrupted.into_iter().for_each(&mut need);
         }
+        for watched in self.watched.values() {
+            watched.holding.iter().for_each(|held| need(held.holder));
+            watched.longest.into_iter().for_each(|longest| need(longest.holder));
+        }
         let idle: Vec<(Timestamp, ActorIx)> = self
             .actors
             .iter()

@@ -172,7 +172,9 @@ impl LockEntry {
             None if full => return,
             None => self.candidates.push(new),
         }
-        self.candidates.sort_by_key(|c| (c.rank, c.evidence));
+        // What was seen goes before what was inferred.
+        self.candidates
+            .sort_by_key(|c| (c.evidence != Evidence::Acquisition, c.rank, c.evidence));
     }
 }
 

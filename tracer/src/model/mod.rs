@@ -18,6 +18,7 @@ mod settings;
 mod stats;
 mod steady;
 mod waits;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use settings::Settings;
 pub use stats::{BUCKETS, Contention, Totals, WINDOW, Window};
 pub use steady::{Span, Steady};
 pub use waits::{Wait, is_begin};
+pub use watched::{Holding, LongestHold, WatchedLock, WatchedLocks};
 
 use crate::event::{Actor, Body, Event, Queued, Reinit, TaskRef};
 use crate::ids::{TaskKey, Timestamp};
@@ -68,6 +70,7 @@ pub struct Model {
     orders: Orders,
     depending: BTreeSet<ActorIx>,
     reinits: Vec<ReinitSeen>,
+    watched: WatchedLocks,
     pending_rounds: Rounds,
     scan_rounds: Rounds,
     actor_bound: usize,
@@ -91,6 +94,7 @@ impl Model {
             orders: Orders::default(),
             depending: BTreeSet::new(),
             reinits: Vec::new(),
+            watched: WatchedLocks::new(),
             pending_rounds: Rounds::default(),
             scan_rounds: Rounds::default(),
             actor_bound: settings.max_tasks,
@@ -131,6 +135,7 @@ impl Model {
             Body::UserStack(stack) => self.apply_user_stack(stack),
             Body::Reinit(reinit) => self.apply_reinit(time, reinit),
             Body::TimeSpent(spent) => self.apply_spent(time, spent),
+            Body::Watch(watched) => self.apply_watched(time, watched),
             Body::Loss(report) => self.losses.apply(time, report),
             Body::Round(round) => self.apply_round(time, round),
         }

@@ -383,7 +383,8 @@ impl Model {
                 moved = lock.waiters.get(wait.slot).copied();
             }
             if lock.waiters.is_empty() {
-                lock.candidates.clear();
+                // Who was seen to take it has it until it is seen to give it back.
+                lock.candidates.retain(|c| c.evidence == Evidence::Acquisition);
             }
         }
         if let Some(moved) = moved.and_then(|m| self.waits.get_mut(m)) {

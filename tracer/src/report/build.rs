@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::coverage::Coverage;
 use super::{
     ClosedRow, CpuRow, Frame, HeldRow, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow,
-    TotalsRow, TreeRoot, UserStackRow, WaitRow,
+    TotalsRow, TreeRoot, UserStackRow, WaitRow, WatchedRow,
 };
 use crate::diagnosis::{About, Blocked, Engine, Graph, Hold, Root, phrase};
 use crate::event::{Actor, Inlined, Mode, Phase, Queued, TaskState};
@@ -37,6 +37,8 @@ impl Report {
             wanted.extend(finding.tasks.iter().map(|t| t.stack));
             wanted.extend(finding.victims.tasks.iter().map(|v| v.stack));
         }
+        let watched = WatchedRow::of(model);
+        wanted.extend(watched.iter().flat_map(WatchedRow::stacks));
         wanted.extend(coverage.groups.iter().map(|g| g.stack));
         Self {
             time: model.now(),
@@ -49,6 +51,7 @@ impl Report {
             roots: roots(model, graph, &row_of),
             tasks,
             cpus: cpu_rows(model),
+            watched,
             coverage,
             losses: LossRow::of(model),
             totals: TotalsRow::of(model),

@@ -6,6 +6,7 @@
 mod build;
 mod coverage;
 mod user_stack;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use coverage::{Coverage, Unexplained};
 pub use user_stack::{UserFrameRow, UserStackRow};
+pub use watched::{HolderRow, LongestRow, WatchedRow};
 
 use crate::diagnosis::{About, Closed, Finding, LockRef, Name};
 use crate::diagnosis::{kernel_addr, stack_id};
@@ -76,6 +78,8 @@ pub struct Report {
     pub roots: Vec<TreeRoot>,
     /// What each CPU was last seen doing.
     pub cpus: Vec<CpuRow>,
+    /// Locks of which every acquisition and release was to be seen.
+    pub watched: Vec<WatchedRow>,
     /// How many of the waiting tasks are explained.
     pub coverage: Coverage,
     /// What was not seen, by cause, since the source started.

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::stacks::{self, Depth};
 use super::units::{count, duration, instant};
 use crate::diagnosis::{Finding, FindingChange, Link, Source, phrase};
+use crate::event::Mode;
 use crate::report::{Coverage, Report};
 
 /// Chain links and evidence lines printed before the rest is only counted.
@@ -170,6 +171,7 @@ pub fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
 /// # Errors
 /// When `out` cannot be written to.
 pub fn summary(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    watched(out, report)?;
     coverage(out, report)?;
     losses(out, report)?;
     for limit in &report.source.limits {
@@ -217,6 +219,46 @@ fn coverage(out: &mut impl Write, report: &Report) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn watched(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let at = |site: &Option<std::sync::Arc<str>>| site.as_ref().map_or_else(String::new, |site| format!(" at {site}"));
+    for row in &report.watched {
+        write!(
+            out,
+            "watched {}: taken {} times, held {} in sum over {} holds",
+            row.lock,
+            row.acquisitions,
+            duration(row.held_total),
+            row.holds
+        )?;
+        if row.unmatched > 0 {
+            write!(out, ", {} without their other end", row.unmatched)?;
+        }
+        writeln!(out)?;
+        if let Some(longest) = &row.longest {
+            let held = duration(longest.held);
+            writeln!(out, "  longest {held} by {}{}", longest.name, at(&longest.site))?;
+        }
+        for holder in &row.holders {
+            writeln!(
+                out,
+                "  {} holds it ({}) for {}{}",
+                holder.name,
+                phrase_mode(holder.mode),
+                duration(holder.held),
+                at(&holder.site)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn phrase_mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exclusive => "exclusive",
+        Mode::Shared => "shared",
+    }
 }
 
 fn losses(out: &mut impl Write, report: &Report) -> io::Result<()> {

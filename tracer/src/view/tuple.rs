@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::json::SCHEMA_VERSION;
-use crate::event::{Actor, Body, Context, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, TaskRef};
+use crate::event::{Act, Actor, Body, Context, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, TaskRef};
 use crate::ids::{CpuId, LockAddr, Nanos, Tgid, Tid, Timestamp};
 
 /// One tuple as JSON shows it.
@@ -63,7 +63,8 @@ pub fn text(event: &Event, to: &mut impl Write) -> io::Result<()> {
     let mut line = format!("{:>14.6} {:<8}", seconds(event.time), tuple.event);
     let _ = write!(line, " {}", who(&tuple.waiter));
     if let (Some(kind), Some(mode)) = (tuple.kind, tuple.mode) {
-        let _ = write!(line, " wants {} {}", label(kind), label(mode));
+        let verb = if tuple.event == "wait" { "wants " } else { "" };
+        let _ = write!(line, " {verb}{} {}", label(kind), label(mode));
     }
     let _ = write!(line, " {}", tuple.lock);
     match (&tuple.owner, tuple.event) {
@@ -136,6 +137,18 @@ fn tuple(event: &Event) -> Option<Tuple<'_>> {
             waited_ns: Some(end.waited),
             result: Some(end.result),
             ..empty("end", actor(&end.waiter, None, None), end.lock)
+        }),
+        Body::Watch(watched) => Some(Tuple {
+            kind: Some(watched.kind),
+            mode: Some(watched.mode),
+            ..empty(
+                match watched.act {
+                    Act::Acquired => "acquired",
+                    Act::Released => "released",
+                },
+                actor(&watched.by, watched.task.as_ref(), Some(watched.cpu)),
+                watched.lock,
+            )
         }),
         Body::Release(release) => Some(Tuple {
             kind: Some(release.kind),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tracer::diagnosis::Engine;
 use tracer::event::{
-    Actor, Body, Context, Dependency, DependencySample, Event, Evidence, HolderCandidate, LockKind, LockName,
+    Act, Actor, Body, Context, Dependency, DependencySample, Event, Evidence, HolderCandidate, LockKind, LockName,
     LockSample, LockStats, LossCause, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge,
-    RoundScope, StackFrames, TaskRef, TaskSample, TaskState, TimeSpent, WaitEnd, WaitSample,
+    RoundScope, StackFrames, TaskRef, TaskSample, TaskState, TimeSpent, WaitEnd, WaitSample, Watched,
 };
 use tracer::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use tracer::model::{Held, Model, Settings};
@@ -300,6 +300,18 @@ fn other() -> impl Strategy<Value = Body> {
                 runnable: Nanos(n * 1_000_000),
                 sleeping: Nanos(u64::MAX - n),
                 io: Nanos(0),
+            })
+        }),
+        (lock(), kind(), mode(), actor(), any::<bool>()).prop_map(|(lock, kind, mode, by, acquired)| {
+            Body::Watch(Watched {
+                lock,
+                kind,
+                mode,
+                act: if acquired { Act::Acquired } else { Act::Released },
+                by,
+                task: None,
+                cpu: CpuId(1),
+                stack: StackId(3),
             })
         }),
         (0..9_u64).prop_map(|n| Body::Loss(LossReport {

@@ -54,6 +54,7 @@ pub mod truth;
 pub mod user_stacks;
 pub mod verdict;
 pub mod waits;
+pub mod watch;
 
 pub use results::GuestRun;
 pub use steps::Steps;
@@ -99,6 +100,7 @@ pub const TABLES: &[&[VmTest]] = &[
     spin::TESTS,
     dead_word::TESTS,
     waits::TESTS,
+    watch::TESTS,
 ];
 
 #[cfg(test)]

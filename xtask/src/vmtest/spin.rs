@@ -70,7 +70,7 @@ pub const PROBES_STAY: &str = "CPU 1 takes no interrupts, so no probe can be tak
 pub const NOTHING_ATTACHED: &str = "CPU 1 stands still, and attaching could wait for it for ever";
 
 /// What is true of a scenario with an interrupt.
-struct Truth {
+pub struct Truth {
     scenario: &'static str,
     lock: &'static str,
     /// Symbol of a static lock.
@@ -88,7 +88,7 @@ const SOFTIRQ_CURE: &str =
 const HARDIRQ_CURE: &str =
     "a hard interrupt: process context (THREAD) must disable interrupts while it holds it, with spin_lock_irqsave().";
 
-const TIMER: Truth = Truth {
+pub const TIMER: Truth = Truth {
     scenario: "softirq-aa-timer",
     lock: "heap.softirq_timer.lock",
     symbol: None,
@@ -140,6 +140,15 @@ fn after(steps: &mut Steps) {
 }
 
 fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
+    compare(run, is, false)
+}
+
+/// The same of a lock that was watched: who took it was seen.
+pub fn judge_watched(run: &GuestRun, is: &Truth) -> Result<()> {
+    compare(run, is, true)
+}
+
+fn compare(run: &GuestRun, is: &Truth, watched: bool) -> Result<()> {
     let truth = run.truth("truth")?;
     let tid = truth.task(is.scenario, "holder")?;
     let lock = format!("{:#018x}", truth.lock(is.lock)?);
@@ -171,7 +180,7 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
     let interrupt = format!("{context} on CPU 1 above {thread}");
     let code = if *context == "softirq" { "Softirq" } else { "Hardirq" };
     let cure = is.cure.replace("THREAD", &thread);
-    let expected = json!({
+    let mut expected = json!({
         "id": format!("context-deadlock:cpu1-{code}:{tid}:spin-{lock}"),
         "kind": "context-deadlock",
         "severity": "critical",
@@ -203,6 +212,16 @@ fn judge(run: &GuestRun, is: &Truth) -> Result<()> {
         ],
         "next_steps": [format!("{spinlock} is also taken in {cure}")],
     });
+    if watched {
+        expected["certainty"] = json!("proven");
+        expected["chain"][0]["holder_evidence"] = json!("acquisition");
+        expected["title"] = json!(format!(
+            "{interrupt} ({work}) spins on {spinlock} at {above}, which {thread} has taken at {below}: neither can go on"
+        ));
+        expected["evidence"][1] = json!({"source": "acquisition", "text": format!("{thread} was seen to take it at {below} and not to release it")});
+        // Nothing is missing.
+        expected["evidence"].as_array_mut().map(Vec::pop);
+    }
     ensure!(
         *finding == expected,
         "found\n{finding:#}\ninstead of\n{expected:#}\n{}",

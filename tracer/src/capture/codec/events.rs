@@ -5,10 +5,10 @@ use super::every::{Every, pick};
 use super::primitive::Wire;
 use super::{CodecError, Decoder, Encoder};
 use crate::event::{
-    Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
+    Act, Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
     FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossCause, LossReport, Mode, Owner,
     Phase, Place, Queued, Reinit, Release, Round, RoundEdge, RoundScope, StackFrames, SymbolName, TaskSample,
-    TaskState, TimeSpent, UserFile, UserFrame, UserFunction, UserStack, WaitEnd, WaitSample,
+    TaskState, TimeSpent, UserFile, UserFrame, UserFunction, UserStack, WaitEnd, WaitSample, Watched,
 };
 
 /// The events with their codes, 1 to 127.
@@ -65,6 +65,7 @@ bodies! {
     CgroupName = 17,
     CodeLine = 18,
     TimeSpent = 19,
+    Watch = 20,
     UserStack = 21,
 }
 
@@ -197,6 +198,16 @@ record!(TimeSpent {
     sleeping,
     io
 });
+record!(Watched {
+    lock,
+    kind,
+    mode,
+    act,
+    by,
+    task,
+    cpu,
+    stack
+});
 record!(LossReport { by_cause });
 record!(Doing { task, activity });
 record!(CgroupName { cgroup, path });
@@ -286,6 +297,8 @@ codes!(Evidence, "evidence" {
     CpuSample = 10,
     Acquisition = 11,
     Script = 12,
+    RegisterWord = 13,
+    RegisterNear = 14,
 });
 codes!(LossCause, "cause of loss" {
     RingFull = 0,
@@ -311,6 +324,7 @@ codes!(FileKind, "kind of file" {
     Symlink = 7,
     Anonymous = 8,
 });
+codes!(Act, "act" { Acquired = 0, Released = 1 });
 codes!(RoundEdge, "edge of a round" { Begin = 0, End = 1, Aborted = 2 });
 codes!(RoundScope, "scope of a round" { Pending = 0, AllTasks = 1 });
 

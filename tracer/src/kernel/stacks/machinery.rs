@@ -118,6 +118,11 @@ pub(super) fn is_tracing(frame: FrameName<'_>) -> bool {
     }
 }
 
+/// Whether a frame is that of a BPF trampoline (KERNEL: `bpf_trampoline_%llu`, kernel/bpf/trampoline.c, 5.5 to 6.18).
+pub(super) fn is_trampoline(frame: FrameName<'_>) -> bool {
+    frame.module == Some("bpf") && frame.name.starts_with("bpf_trampoline_")
+}
+
 fn matches(table: &[Pattern], name: &str) -> bool {
     let base = match name.find('.') {
         Some(0) | None => name,

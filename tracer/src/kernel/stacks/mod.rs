@@ -120,6 +120,8 @@ pub fn caller_position<'a>(names: impl IntoIterator<Item = Option<FrameName<'a>>
                 tracing_may_follow = false;
                 caller = len;
             }
+            // Between a lock function that is traced by a trampoline and its caller.
+            Some(name) if machinery::is_trampoline(name) => caller = len,
             Some(name) if tracing_may_follow && machinery::is_tracing(name) => caller = len,
             // Trampolines, which tracing generates, have no names on some kernels.
             None if tracing_may_follow => {}

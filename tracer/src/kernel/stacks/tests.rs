@@ -56,6 +56,14 @@ fn the_first_frame_shown_is_the_caller_that_matters() {
             "vfs_write",
         ],
         &["*lockfault_aa lockfault", "process_one_work", "worker_thread"],
+        // A spinlock function that a trampoline traces.
+        &[
+            "native_queued_spin_lock_slowpath",
+            "_raw_spin_lock",
+            "bpf_trampoline_6442 bpf",
+            "*lockfault_softirq_touch lockfault",
+            "call_timer_fn",
+        ],
         // rwsem, read and write, mmap_lock.
         &[
             "schedule",

@@ -44,6 +44,12 @@ impl Cells {
         })
     }
 
+    /// Starts or stops the log of watched locks.
+    pub fn set_watching(&self, on: bool) {
+        const WATCHING_WORD: usize = std::mem::offset_of!(Control, watching) / 8;
+        self.control.set_word(0, WATCHING_WORD, on.into());
+    }
+
     /// Once a second: reads and clears the bank that has rested since the last flip, then makes it the active one.
     pub fn read(&mut self, now: Timestamp, out: &mut Vec<Event>) {
         if now.since(self.last_flip) >= FLIP_EVERY {

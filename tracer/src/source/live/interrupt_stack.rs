@@ -22,8 +22,9 @@ use crate::spin_word::{self, WordState};
 
 /// KERNEL: IRQ_STACK_SIZE (arch/x86/include/asm/page_64_types.h), without KASAN, 5.10 to 6.18. A larger one is read in part.
 const STACK_SIZE: u64 = 16 << 10;
-/// Words between the return address into the spinning function and that of its caller, at most: registers that it saved.
-const SAVED_BY_LOCK: usize = 2;
+/// Words between the return address into the spinning function and that of its caller, at most: registers that it saved, or the frame
+/// of a trampoline where the function is traced.
+const SAVED_BY_LOCK: usize = 24;
 /// Words of code that are read before a return address.
 const CODE_WORDS: usize = 5;
 /// Words below and above in which registers of the callers may have been saved.

@@ -14,11 +14,15 @@ mod scans;
 mod sleepers;
 mod spin;
 mod spin_log;
+mod spin_queue;
 mod standstill;
+mod watch;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::maps::{MapData, RingBuf};
 use aya::{Btf, Ebpf};
 use tokio::io::unix::AsyncFd;
@@ -33,14 +37,18 @@ use self::names::Names;
 use self::rounds::Rounds;
 use self::scans::Scans;
 use self::spin::Spins;
+pub use self::watch::WatchSpec;
+use self::watch::{Targets, Watch};
 use crate::bpf::attach::{self, Attached};
 use crate::bpf::leave::{self, Asks, Links};
 use crate::bpf::load::{self, Sizes};
 use crate::bpf::probes::{self, ProbeChoice};
 use crate::bpf::stats::{LossCounters, Losses, program_cost};
-use crate::bpf::watch;
+use crate::bpf::watch::readable;
+use crate::bpf::watch_probes;
 use crate::event::{Body, Event, LossCause, LossReport};
 use crate::ids::{CpuId, Nanos, Timestamp};
+use crate::kernel::symbols::{KALLSYMS, Symbols};
 use crate::kernel::{clock, facts::KernelFacts, lines::LineArgs, tasks::TaskFacts, user_stacks::UserStacks};
 use crate::report::ProgramCost;
 use crate::wire::Decoder;
@@ -76,6 +84,8 @@ pub struct Options {
     pub reinit: bool,
     /// Follow those who hold others up through the scheduler.
     pub holders: bool,
+    /// Locks of which every acquisition and release becomes an event.
+    pub watch: Vec<WatchSpec>,
     /// Attach an empty program, too, to see what an event costs before we do anything.
     pub baseline: bool,
     /// Size of the ring buffer, where not chosen from the machine.
@@ -103,6 +113,7 @@ impl Default for Options {
             releases: false,
             reinit: false,
             holders: false,
+            watch: Vec::new(),
             baseline: false,
             ring_bytes: None,
             cpus: false,
@@ -125,6 +136,7 @@ pub struct Live {
     board: Board,
     holders: Holders,
     follows: bool,
+    watch: Option<Watch>,
     names: Names,
     lines: LineNames,
     tasks: TaskFacts,
@@ -159,6 +171,11 @@ impl Live {
             preempt_count: facts.preempt_count.map_or(0, |count| count.address),
             ..Settings::NONE
         };
+        let targets = Targets::find(&options.watch, facts.files.symbols().map(AsRef::as_ref))?;
+        if !options.watch.is_empty() {
+            sizes.with_watched_locks();
+            settings.watch = targets.addresses;
+        }
         sizes.apply(&mut settings);
         let kprobes = !probes::selected(probes::Role::Contention, options.probes, tracepoints, false);
         settings.spin_begin_only = kprobes.into();
@@ -179,7 +196,7 @@ impl Live {
         let holders = Holders::new(&mut ebpf)?;
         let counters = LossCounters::new(&mut ebpf)?;
         let ring = ebpf.take_map("RING").context("the BPF object has no map RING")?;
-        let ring = watch::readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
+        let ring = readable(RingBuf::try_from(ring)?).context("watching the ring buffer")?;
         let wanted = probes::PROBES.iter().filter(|probe| {
             probe.role == probes::Role::Baseline && options.baseline
                 || probe.role == probes::Role::Init && (options.reinit || options.armed)
@@ -194,7 +211,7 @@ impl Live {
         if options.probes == ProbeChoice::Auto {
             clear_up(dead);
         }
-        let attached = match dead {
+        let mut attached = match dead {
             Some(cpu) => attach::not_attached(
                 wanted,
                 &format!("CPU {cpu} stands still, and attaching could wait for it for ever"),
@@ -207,12 +224,35 @@ impl Live {
                 attached
             }
         };
-        // The sampler goes on and off, and costs wherever it is on.
+        let watch = match (dead, options.watch.is_empty()) {
+            (None, false) => Some(start_watch(
+                &mut ebpf,
+                &btf,
+                &sizes,
+                &targets,
+                &cells,
+                &mut links,
+                &mut attached,
+            )?),
+            (Some(_), false) => {
+                bail!("a CPU stands still: the lock functions cannot be traced any more, so nothing can be watched")
+            }
+            (_, true) => None,
+        };
+        let mut names = Names::new(facts);
+        // Lock functions that are traced call through trampolines, which have names only now.
+        if watch.is_some()
+            && let Ok(symbols) = Symbols::load(Path::new(KALLSYMS)).map(Arc::new)
+        {
+            names.renew(Arc::clone(&symbols));
+            board.renew(symbols);
+        }
         let mut programs: Vec<&'static str> = attached
             .iter()
             .filter(|a| a.error.is_none())
             .map(|a| a.program)
             .collect();
+        // The sampler goes on and off, and costs wherever it is on.
         programs.push(sampler::PROGRAM);
         programs.dedup();
         let mut ticker = tokio::time::interval(options.interval);
@@ -228,7 +268,8 @@ impl Live {
             board,
             holders,
             follows: options.holders,
-            names: Names::new(facts),
+            watch,
+            names,
             lines: LineNames::new(options.lines.start(facts)?),
             tasks: TaskFacts::new(facts.offsets.offsets),
             user_stacks: options.user_stacks.then(|| UserStacks::start(facts)).transpose()?,
@@ -330,7 +371,10 @@ impl Live {
             .run(&suspects, &mut self.ebpf, &mut self.decoder, &mut self.losses, now, out)?;
         self.spins.read(from, &mut self.losses, now, out);
         let long = self.spins.long(now);
-        self.board.poll(&mut self.ebpf, &self.scans, &long, now, out)?;
+        if let Some(watch) = &mut self.watch {
+            watch.read(now, &mut self.losses, out);
+        }
+        self.board.poll(&mut self.ebpf, &self.scans, &long, now, from, out)?;
         out.extend(end);
         let tools = (&mut self.decoder, &mut self.losses);
         self.scans
@@ -414,6 +458,41 @@ fn clear_up(dead: Option<CpuId>) {
             },
         }
     }
+}
+
+/// Attaches to the functions of the watched locks, says what that costs others, and starts their log.
+fn start_watch(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    sizes: &Sizes,
+    targets: &Targets,
+    cells: &Cells,
+    links: &mut Links,
+    attached: &mut Vec<Attached>,
+) -> Result<Watch> {
+    let watch = Watch::new(ebpf, sizes)?;
+    let probes = watch_probes::attach(ebpf, btf, &targets.kinds, links);
+    let programs: Vec<&str> = probes.iter().filter(|p| p.error.is_none()).map(|p| p.program).collect();
+    if programs.is_empty() {
+        let reasons: Vec<String> = probes.iter().map(ToString::to_string).take(4).collect();
+        bail!(
+            "no function of the watched locks could be traced ({})",
+            reasons.join("; ")
+        );
+    }
+    if let Some(missing) = watch_probes::blind(&probes) {
+        bail!(
+            "the releases of such locks cannot all be seen, so their holders would not be known ({missing}); if the lock is of another \
+             kind, say which, as in mutex:rtnl_mutex"
+        );
+    }
+    match watch::measure(ebpf, &programs) {
+        Ok(cost) => eprintln!("holdup: watching costs {cost}"),
+        Err(error) => eprintln!("holdup: what watching costs is not known: {error:#}"),
+    }
+    attached.extend(probes);
+    cells.set_watching(true);
+    Ok(watch)
 }
 
 /// Takes up to a batch of records; true when the ring is empty.

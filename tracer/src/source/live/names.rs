@@ -131,6 +131,11 @@ impl Names {
         Ok(())
     }
 
+    /// Takes newer symbols: tracing adds some.
+    pub fn renew(&mut self, symbols: Arc<Symbols>) {
+        self.symbols = Some(symbols);
+    }
+
     fn forget(&mut self) {
         if self.frames.len() > MAX_SEEN {
             self.frames.clear();
@@ -188,6 +193,7 @@ impl Names {
             Body::Wait(wait) => (wait.lock, wait.kind, wait.stack),
             Body::Stats(stats) => (stats.lock, stats.kind, StackId(0)),
             Body::Reinit(reinit) => (reinit.lock, reinit.kind, StackId(0)),
+            Body::Watch(watched) => (watched.lock, watched.kind, StackId(0)),
             Body::Dependency(depends) => match depends.dependency {
                 Dependency::Completion { completion: addr } | Dependency::WaitQueueHead { queue: addr } => {
                     (LockAddr(addr.0), LockKind::Unknown, depends.stack)

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use super::spin_queue::Nodes;
 use crate::event::TaskRef;
 use crate::ids::{CpuId, TaskKey, Tgid, Tid, Timestamp};
 use crate::kernel::btf::Btf;
@@ -30,6 +31,8 @@ pub struct Places {
     /// KERNEL: x86-64's `hardirq_stack_ptr`, the address of the last word of the stack (arch/x86/kernel/irq_64.c); 6.2 to 6.14
     /// keep it in `pcpu_hot`.
     interrupt_stack: Option<u64>,
+    /// KERNEL: `qnodes` (kernel/locking/qspinlock.c), 5.10 to 6.18.
+    queue_nodes: Option<Nodes>,
     task: KernelOffsets,
     stack_size: u64,
     /// Offset of each CPU's area, once read.
@@ -78,6 +81,12 @@ impl Places {
                 Some(member) => symbol("pcpu_hot").map(|hot| hot + member),
                 None => symbol("hardirq_stack_ptr"),
             },
+            queue_nodes: symbol("qnodes").and_then(|offset| {
+                Some(Nodes {
+                    offset,
+                    size: btf.struct_size("qnode").ok()?.into(),
+                })
+            }),
             task: facts.offsets.offsets,
             stack_size: facts.layout.stack_size.into(),
             areas: Vec::new(),
@@ -88,6 +97,13 @@ impl Places {
     #[must_use]
     pub fn area(&self, cpu: CpuId) -> Option<u64> {
         self.areas.get(cpu.0 as usize).copied()
+    }
+
+    /// Where CPUs queue for spinlocks, and the areas of these CPUs.
+    #[must_use]
+    pub fn queue(&self, cpus: impl Iterator<Item = CpuId>) -> Option<(Nodes, Vec<(CpuId, u64)>)> {
+        let areas = cpus.filter_map(|cpu| Some((cpu, self.area(cpu)?))).collect();
+        Some((self.queue_nodes?, areas))
     }
 
     /// Reads what these CPUs run.

@@ -176,7 +176,7 @@ impl Log for CpuLog<'_> {
     }
 }
 
-fn actor(cpu: usize, code: usize, key: TaskKey) -> Actor {
+pub(super) fn actor(cpu: usize, code: usize, key: TaskKey) -> Actor {
     let cpu = CpuId(u32::try_from(cpu).unwrap_or(u32::MAX));
     let interrupt = |context| Actor::Interrupt {
         cpu,

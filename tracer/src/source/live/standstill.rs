@@ -67,17 +67,23 @@ pub fn spinlocks(sample: &CpuSample) -> Option<u32> {
     Some(preempt_count(sample)? & PREEMPT)
 }
 
+/// The context of code that runs with this preempt count; NMIs apart.
+#[must_use]
+pub fn context_of(count: u32) -> Context {
+    if count & HARDIRQ != 0 {
+        Context::Hardirq
+    } else if count & SERVING_SOFTIRQ != 0 {
+        Context::Softirq
+    } else {
+        Context::Task
+    }
+}
+
 /// In which context the CPU is; by its stack where the preempt count is not readable.
 #[must_use]
 pub fn context(sample: &CpuSample, frames: &[KernelAddr], symbols: Option<&Symbols>) -> Context {
     if let Some(count) = preempt_count(sample) {
-        return if count & HARDIRQ != 0 {
-            Context::Hardirq
-        } else if count & SERVING_SOFTIRQ != 0 {
-            Context::Softirq
-        } else {
-            Context::Task
-        };
+        return context_of(count);
     }
     let names = names(frames, symbols);
     match interrupt_entry(names.iter().copied()) {

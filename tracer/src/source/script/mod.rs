@@ -25,6 +25,8 @@
 //! holder w M shared by=stack-word rank=0        # candidate
 //! stats M waits=100 total=1s max=20ms           # each=: length of every wait
 //! reinit w M waiters=1 owner=nobody stack=aa
+//! acquired w M cpu=1                            # a watched lock: mode= cpu= stack=
+//! released w M
 //! loss  ring-full=3 busy=1                      # cumulative
 //! round pending begin 1                         # pending | all-tasks; begin | end | aborted; number
 //! update                                        # lets the diagnosis look, as the live session does every so often

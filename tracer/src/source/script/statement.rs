@@ -6,9 +6,9 @@ use super::declare;
 use super::parse::{Parser, Words, call, code, instant, nanos, number};
 use super::user_stack;
 use crate::event::{
-    Activity, Argument, Body, Dependency, DependencySample, Doing, Evidence, FileKind, HolderCandidate, LockKind,
+    Act, Activity, Argument, Body, Dependency, DependencySample, Doing, Evidence, FileKind, HolderCandidate, LockKind,
     LockSample, LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, TaskRef,
-    TaskSample, TimeSpent, WaitEnd, WaitSample,
+    TaskSample, TimeSpent, WaitEnd, WaitSample, Watched,
 };
 use crate::ids::{CpuId, KernelAddr, LockAddr, Nanos, StackId};
 
@@ -48,6 +48,8 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         "stats" => stats(p, words),
         "reinit" => reinit(p, words),
         "spent" => spent(p, words),
+        "acquired" => watched(p, words, Act::Acquired),
+        "released" => watched(p, words, Act::Released),
         "loss" => loss(p, words),
         "round" => round(p, words),
         other => Err(format!("unknown statement {other:?}")),
@@ -357,6 +359,25 @@ fn spent(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
         runnable,
         sleeping,
         io,
+    }));
+    Ok(())
+}
+
+fn watched(p: &mut Parser, words: &mut Words<'_>, act: Act) -> Result<(), String> {
+    let (by, task) = p.names.actor(words.word("who")?)?;
+    let (lock, kind) = p.names.lock(words.word("the lock")?)?;
+    let mode = words.text("mode").map_or(Ok(Mode::Exclusive), code)?;
+    let cpu = CpuId(words.field("cpu", number)?.unwrap_or(0));
+    let stack = stack_field(p, words)?;
+    p.emit(Body::Watch(Watched {
+        lock,
+        kind,
+        mode,
+        act,
+        by,
+        task,
+        cpu,
+        stack,
     }));
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod answers;
 mod holder;
+mod queue;
 mod spins;
 mod words;
 
@@ -171,7 +172,8 @@ impl Board {
         self.sampler.stand_by(ebpf, self.times.online(), links)
     }
 
-    /// One round. `long`: what CPUs have been spinning on for long, by their own probes.
+    /// One round. `long`: what CPUs have been spinning on for long, by their own probes. What they told in this round stands in
+    /// `out` from `from` on.
     ///
     /// # Errors
     /// When kernel memory cannot be read any more.
@@ -181,6 +183,7 @@ impl Board {
         scans: &Scans,
         long: &[LongSpin],
         now: Timestamp,
+        from: usize,
         out: &mut Vec<Event>,
     ) -> Result<()> {
         self.times.read(&self.root, now);
@@ -196,7 +199,7 @@ impl Board {
         let stuck = |cpu| self.times.in_kernel(cpu, now).or(self.times.silent(cpu, now)).is_some();
         let suspicious = !long.is_empty() || self.times.online().any(stuck);
         if suspicious {
-            self.read(&mut scans.memory(ebpf), &sampled, long, now, out)?;
+            self.read(&mut scans.memory(ebpf), &sampled, long, now, from, out)?;
         }
         if suspicious || self.always {
             self.calm = 0;
@@ -219,6 +222,11 @@ impl Board {
     /// Hands over the timers, so that who takes them off can leave those of CPUs that do not tick.
     pub fn leave(&mut self, links: &mut Links) {
         self.sampler.leave(links);
+    }
+
+    /// Takes newer symbols: tracing adds some.
+    pub fn renew(&mut self, symbols: Arc<Symbols>) {
+        self.symbols = Some(symbols);
     }
 
     /// The samples that are news.

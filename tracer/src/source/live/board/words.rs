@@ -36,6 +36,7 @@ impl Board {
         sampled: &[Sampled],
         long: &[LongSpin],
         now: Timestamp,
+        from: usize,
         out: &mut Vec<Event>,
     ) -> Result<()> {
         let online: Vec<CpuId> = self.times.online().collect();
@@ -56,6 +57,9 @@ impl Board {
                 continue;
             };
             let held = owner != Owner::Nobody;
+            if kind == LockKind::Spinlock {
+                self.places_in_queue(memory, lock, word, &running, from, now, out)?;
+            }
             out.push(Event {
                 time: now,
                 body: Body::Lock(LockSample {
