@@ -42,6 +42,7 @@ struct lockfault_scenario *const lockfault_scenarios[] = {
 	&lockfault_softirq_aa_rcu,
 	&lockfault_hardirq_aa,
 	&lockfault_dead_lock_word,
+	&lockfault_device_scenario,
 	&lockfault_reinit_completion,
 	&lockfault_reinit_mutex,
 	&lockfault_reinit_rwsem,

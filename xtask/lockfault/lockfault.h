@@ -247,6 +247,8 @@ extern struct lockfault_scenario lockfault_softirq_aa_timer;
 extern struct lockfault_scenario lockfault_softirq_aa_rcu;
 extern struct lockfault_scenario lockfault_hardirq_aa;
 extern struct lockfault_scenario lockfault_dead_lock_word;
+/* spin_holder.c */
+extern struct lockfault_scenario lockfault_device_scenario;
 /* reinit.c */
 extern struct lockfault_scenario lockfault_reinit_completion;
 extern struct lockfault_scenario lockfault_reinit_mutex;

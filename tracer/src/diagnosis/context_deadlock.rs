@@ -122,6 +122,9 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
         holder_line(case, &thread, at(&taken)),
         word_line(case, &lock.to_string()),
     ]);
+    if let Some(order) = phrase::spin_queue(model, case.lock) {
+        draft.evidence(Source::OwnerWord, order);
+    }
     if let Some((cause, total)) = lost {
         let text = format!(
             "{total} {} so far, some between its acquisition and the interrupt: a release may have been missed",

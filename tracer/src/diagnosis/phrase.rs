@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::about::About;
 use super::finding::{LockRef, Name, Party};
 use super::graph::{Blocked, Graph};
-use crate::event::{Actor, Context, Dependency, Evidence, LockKind, LossCause, TaskState};
+use crate::event::{Actor, Context, Dependency, Evidence, LockKind, LossCause, Queued, TaskState};
 use crate::ids::{CgroupId, KernelAddr, LockAddr, StackId, Tgid, Tid, Timestamp};
-use crate::model::{ActorIx, Depends, LockIx, Model};
+use crate::model::{ActorIx, Depends, LockEntry, LockIx, Model};
 
 /// Name of an actor.
 #[must_use]
@@ -193,6 +193,42 @@ pub fn evidence(evidence: Evidence) -> &'static str {
         Evidence::Acquisition => "its acquisition was seen",
         Evidence::Script => "scenario text",
     }
+}
+
+/// Why a CPU is taken for the one that holds a spinning lock, in words.
+#[must_use]
+pub fn spin_holder(sign: Evidence) -> &'static str {
+    match sign {
+        Evidence::CpuSample => {
+            "no other CPU can: each was seen without a spinlock since, or with no more than it waits for itself"
+        }
+        other => evidence(other),
+    }
+}
+
+/// The order in which CPUs wait for a spinlock, where it is known of several.
+#[must_use]
+pub fn spin_queue(model: &Model, lock: &LockEntry) -> Option<String> {
+    if !lock.kind.spins() {
+        return None;
+    }
+    let queue = model.queue(lock);
+    let placed: Vec<String> = queue
+        .into_iter()
+        .filter_map(|ix| model.waits().get(ix))
+        .filter_map(|wait| match (wait.queued, wait.cpu) {
+            (Queued::At(place), Some(cpu)) => {
+                Some(format!("{}. {} on CPU {cpu}", place + 1, actor(model, wait.waiter)))
+            }
+            _ => None,
+        })
+        .collect();
+    (placed.len() > 1).then(|| {
+        format!(
+            "its word and the CPUs' queue nodes give the order of those who wait: {}",
+            placed.join(", ")
+        )
+    })
 }
 
 /// What was lost, in words that follow a number.

@@ -314,8 +314,14 @@ fn holder_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
         return;
     }
     for &Holder { actor, hold } in holders.iter().take(3) {
-        if let Some(evidence) = proof::hold_evidence(model, lock, hold) {
-            let who = phrase::actor(model, actor);
+        let who = phrase::actor(model, actor);
+        if entry.kind.spins() {
+            // Of a CPU every sign is told, the best one first.
+            for sign in entry.candidates.iter().filter(|c| c.holder == actor) {
+                let text = format!("{who} may hold {name}: {}", phrase::spin_holder(sign.evidence));
+                draft.evidence(Source::Kernel(sign.evidence), text);
+            }
+        } else if let Some(evidence) = proof::hold_evidence(model, lock, hold) {
             draft.evidence(
                 Source::Kernel(evidence),
                 format!("{who} may hold {name}: {}", phrase::evidence(evidence)),
@@ -358,4 +364,7 @@ fn queue_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
         evidence,
         format!("{known} {name}: {who}{mode}, for {waited}; {} in all", queue.len()),
     );
+    if let Some(order) = phrase::spin_queue(model, entry) {
+        draft.evidence(Source::OwnerWord, order);
+    }
 }

@@ -6,12 +6,14 @@ use super::locks::{Candidate, Held, LockEntry, OwnerRead};
 use super::steady::{Span, Steady};
 use super::{MAX_REINITS, Model, ReinitSeen};
 use crate::event::{
-    DependencySample, Doing, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample, TimeSpent,
-    UserStack,
+    DependencySample, Doing, Evidence, HolderCandidate, LockKind, LockSample, Owner, Reinit, Release, TaskSample,
+    TimeSpent, UserStack,
 };
-use crate::ids::{TaskKey, Timestamp};
+use crate::ids::{Nanos, TaskKey, Timestamp};
 
 const MUTEX_FLAG_PICKUP: u64 = 4;
+/// What points to the holder of a spinning lock is told several times a second as long as it does.
+const STALE_CANDIDATE: Nanos = Nanos::from_secs(2);
 
 impl Model {
     /// Decodes an owner into the model's terms. A mutex with the PICKUP flag has been handed to a waiter that has not taken it
@@ -192,6 +194,13 @@ impl Model {
         let holder = self.actor(time, candidate.holder, candidate.task.as_ref());
         let lock = self.locks.resolve(candidate.lock, candidate.kind, time);
         if let Some(entry) = self.locks.get_mut(lock) {
+            if candidate.kind.spins() {
+                // Of CPUs all that can hold it are told each time.
+                let newer = |c: &Candidate| time.since(c.seen.last) < STALE_CANDIDATE;
+                entry
+                    .candidates
+                    .retain(|c| c.evidence == Evidence::Acquisition || newer(c));
+            }
             entry.candidate(Candidate {
                 holder,
                 mode: candidate.mode,

@@ -128,7 +128,8 @@ impl Model {
         let locks: Vec<_> = self
             .locks
             .iter()
-            .filter(|(_, l)| !l.candidates.is_empty())
+            // Walks over all threads do not look for the holders of spinning locks.
+            .filter(|(_, l)| !l.candidates.is_empty() && !l.kind.spins())
             .map(|(ix, _)| ix)
             .collect();
         for ix in locks {

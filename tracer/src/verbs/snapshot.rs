@@ -1,7 +1,8 @@
 //! `holdup snapshot`: explains a machine that is already hung, once.
 //!
-//! Attaches nothing, starts nothing, writes nothing, and reads nothing below `/proc/PID` of another process: on a machine
-//! where those block for ever it answers all the same.
+//! Attaches no probe, starts nothing, writes nothing, and reads nothing below `/proc/PID` of another process: on a machine
+//! where those block for ever it answers all the same. Only where a CPU looks stuck it looks at the CPUs, too, for some seconds, with
+//! a timer on each one that still takes interrupts.
 
 use std::io::{self, Write};
 use std::thread;
@@ -12,10 +13,12 @@ use aya::Btf;
 use clap::Args;
 use tracer_common::config::Settings;
 
+use crate::bpf::leave::Links;
 use crate::bpf::load::{self, Sizes};
 use crate::bpf::stats::Losses;
 use crate::cli::parse_interval;
 use crate::event::{Body, Event};
+use crate::ids::Nanos;
 use crate::kernel::clock;
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::lines::LineArgs;
@@ -25,6 +28,8 @@ use crate::model;
 use crate::pipeline::Pipeline;
 use crate::report::{Report, SourceFacts};
 use crate::session::{Outcome, STDOUT, outcome_of};
+use crate::source::live::board::Board;
+use crate::source::live::ending;
 use crate::source::live::lines::LineNames;
 use crate::source::live::names::Names;
 use crate::source::snapshot::{RoundCost, Walker};
@@ -39,6 +44,11 @@ const LAST_LINES: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 2;
 /// Between them.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// CPUs that look stuck are looked at for this long, at these intervals, and no less often than this.
+const CPUS_FOR: Nanos = Nanos::from_millis(2500);
+const CPU_ROUNDS: u32 = 8;
+const CPUS_EVERY: Duration = Duration::from_millis(250);
 
 /// Arguments of `snapshot`.
 #[derive(Debug, Args)]
@@ -108,10 +118,16 @@ pub fn once() -> Result<Report> {
 fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCost>)> {
     let btf = Btf::from_sys_fs().context("reading /sys/kernel/btf/vmlinux")?;
     let sizes = Sizes::without_probes(facts.possible_cpus);
-    let mut settings = Settings::NONE;
+    let mut settings = Settings {
+        per_cpu_offset: facts.preempt_count.map_or(0, |count| count.per_cpu_offset.0),
+        preempt_count: facts.preempt_count.map_or(0, |count| count.address),
+        ..Settings::NONE
+    };
     sizes.apply(&mut settings);
     let mut ebpf = load::load(&btf, &facts.layout, &settings, &sizes, 0)?;
     let mut walker = Walker::new(&mut ebpf, &btf, facts)?;
+    let mut links = Links::default();
+    let mut board = Board::new(&mut ebpf, &sizes, facts, false, &links)?;
     let mut decoder = Decoder::default();
     let mut losses = Losses::default();
     let mut tasks = TaskFacts::new(facts.offsets.offsets);
@@ -135,22 +151,42 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
         }
         names.announce_last(0, memory, &mut events)?;
         lines.announce(0, &mut events);
-        if round + 1 == ROUNDS {
-            let unanswered = lines.finish(LAST_LINES, clock::monotonic(), &mut events);
-            if unanswered > 0 {
-                let seconds = LAST_LINES.as_secs();
-                eprintln!("holdup: file and line of {unanswered} addresses were not found within {seconds} s");
-            }
-            if let Some(stacks) = &mut user_stacks {
-                events.extend(stacks.events(LAST_LINES, clock::monotonic()));
-                if stacks.open() > 0 {
-                    eprintln!("holdup: {} user-space stacks were not unwound in time", stacks.open());
-                }
-            }
-        }
         for event in &events {
             pipeline.apply(event);
         }
+    }
+    let begin = clock::monotonic();
+    for round in 1.. {
+        let now = clock::monotonic();
+        events.clear();
+        board.poll(&mut ebpf, &walker, &[], now, 0, &mut events)?;
+        names.announce_last(0, &mut walker.memory(&mut ebpf), &mut events)?;
+        lines.announce(0, &mut events);
+        for event in &events {
+            pipeline.apply(event);
+        }
+        if !board.looks_stuck() || (round >= CPU_ROUNDS && now.since(begin) >= CPUS_FOR) {
+            break;
+        }
+        thread::sleep(CPUS_EVERY);
+    }
+    if board.is_sampling() {
+        ending::end(&mut board, &mut ebpf, &mut links);
+    }
+    events.clear();
+    let unanswered = lines.finish(LAST_LINES, clock::monotonic(), &mut events);
+    if unanswered > 0 {
+        let seconds = LAST_LINES.as_secs();
+        eprintln!("holdup: file and line of {unanswered} addresses were not found within {seconds} s");
+    }
+    if let Some(stacks) = &mut user_stacks {
+        events.extend(stacks.events(LAST_LINES, clock::monotonic()));
+        if stacks.open() > 0 {
+            eprintln!("holdup: {} user-space stacks were not unwound in time", stacks.open());
+        }
+    }
+    for event in &events {
+        pipeline.apply(event);
     }
     let lost = losses.report();
     if !lost.by_cause.is_empty() {

@@ -138,6 +138,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "a CPU spins, interrupts off, on a word nobody holds; others wait for that CPU",
         SPINS,
     )),
+    isolated(row(
+        "spin-holder",
+        "a CPU polls a dead device with a spinlock held; two others spin on the lock",
+        SPINS,
+    )),
     row(
         "reinit-completion",
         "a completion is initialised again while a task waits for it",

@@ -1,6 +1,6 @@
 //! A CPU that spins with interrupts off on a lock whose word was overwritten, and what waits behind it. The whole finding is compared.
 
-use super::findings::{FINDINGS, Named, deadlocks};
+use super::findings::{FINDINGS, Named, deadlocks, snapshot};
 use super::spin::{NOTHING_ATTACHED, PROBES_STAY};
 use super::{GuestRun, VmTest, WITHOUT_RT};
 use anyhow::{Result, bail, ensure};
@@ -41,11 +41,11 @@ pub const TESTS: &[VmTest] = &[
         group: "dead-lock-word",
         expects: &[],
         steps: |steps| {
+            steps.truth("truth");
             steps.limit(Duration::from_secs(10));
-            steps.holdup("snapshot", &["snapshot", "--json"]);
+            steps.holdup("live", &["snapshot", "--json"]);
         },
-        // Nobody sleeps: it only has to end, with a CPU dead.
-        check: |run| run.output("snapshot")?.exited_with(0),
+        check: |run| dead_word(run, &SNAPSHOT),
     },
 ];
 
@@ -54,6 +54,7 @@ struct Attached {
     certainty: &'static str,
     by: &'static str,
     since_begin: bool,
+    findings: fn(&str) -> Result<Vec<Value>>,
     stderr: &'static str,
 }
 
@@ -61,6 +62,7 @@ const ATTACHED_BEFORE: Attached = Attached {
     certainty: "proven",
     by: "tracepoint",
     since_begin: true,
+    findings: deadlocks,
     stderr: PROBES_STAY,
 };
 
@@ -68,7 +70,15 @@ const ATTACHED_AFTER: Attached = Attached {
     certainty: "likely",
     by: "cpu-sample",
     since_begin: false,
+    findings: deadlocks,
     stderr: NOTHING_ATTACHED,
+};
+
+/// Attaches nothing that could stay.
+const SNAPSHOT: Attached = Attached {
+    findings: snapshot,
+    stderr: "holdup: looked at",
+    ..ATTACHED_AFTER
 };
 
 /// A CPU that answers nobody: holdup names it, the word, and everybody behind it, and ends in time although it cannot take its
@@ -83,7 +93,7 @@ fn dead_word(run: &GuestRun, attached: &Attached) -> Result<()> {
     // Critical, but no deadlock: nobody holds the lock.
     output.exited_with(FINDINGS)?;
     let name = |tid: u32, comm: &str| json!({"tid": tid, "tgid": tid, "comm": comm, "context": "task"});
-    let found: Vec<Value> = deadlocks(&output.stdout())?;
+    let found: Vec<Value> = (attached.findings)(&output.stdout())?;
     let [finding] = found.as_slice() else {
         bail!("{} findings instead of one\n{}", found.len(), output.shown());
     };

@@ -10,14 +10,28 @@ pub const FINDINGS: i32 = 4;
 
 /// The deadlocks that were opened, each as it was told last, without what differs from run to run.
 pub fn deadlocks(stdout: &str) -> Result<Vec<Value>> {
+    told(stdout, |kind| {
+        matches!(
+            kind,
+            "context-deadlock" | "self-deadlock" | "cycle" | "dead-lock-word" | "reinit-in-use"
+        )
+    })
+}
+
+/// The findings of a snapshot, without what differs from run to run.
+pub fn snapshot(stdout: &str) -> Result<Vec<Value>> {
+    let mut report: Value = serde_json::from_str(stdout).with_context(|| format!("no JSON: {stdout}"))?;
+    let findings = report["findings"].as_array_mut().map(std::mem::take);
+    Ok(findings.unwrap_or_default().into_iter().map(steady).collect())
+}
+
+/// The findings of these kinds that were opened, each as it was told last before it was closed, without what differs from run to
+/// run.
+pub fn told(stdout: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<Value>> {
     let mut found: Vec<Value> = Vec::new();
     for line in stdout.lines() {
         let mut value: Value = serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))?;
-        let deadlock = matches!(
-            value["finding"]["kind"].as_str(),
-            Some("context-deadlock" | "self-deadlock" | "cycle" | "dead-lock-word" | "reinit-in-use")
-        );
-        if !deadlock {
+        if !value["finding"]["kind"].as_str().is_some_and(&wanted) {
             continue;
         }
         let opened = value["change"] == "opened";

@@ -48,6 +48,7 @@ pub mod results;
 pub mod runner;
 pub mod snapshot;
 pub mod spin;
+pub mod spin_holder;
 pub mod steps;
 pub mod task_facts;
 pub mod truth;
@@ -98,6 +99,7 @@ pub const TABLES: &[&[VmTest]] = &[
     task_facts::TESTS,
     user_stacks::TESTS,
     spin::TESTS,
+    spin_holder::TESTS,
     dead_word::TESTS,
     waits::TESTS,
     watch::TESTS,

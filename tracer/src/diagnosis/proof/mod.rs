@@ -16,12 +16,14 @@ mod edge;
 
 use edge::{Checked, and, check};
 
+use std::collections::BTreeSet;
+
 use super::finding::{Certainty, EvidenceLine, Source};
 use super::graph::{Edge, Hold, Via};
 use super::phrase;
 use crate::event::{Evidence, LockKind, LossCause, Mode};
 use crate::ids::{Nanos, Timestamp};
-use crate::model::{LockIx, Model, Span, is_begin};
+use crate::model::{ActorIx, LockEntry, LockIx, Model, Span, is_begin};
 
 /// Losses that may touch any re-read: the source may have dropped or garbled a read that differed.
 pub const TOUCHES_REREADS: &[LossCause] = &[LossCause::ReadFailed, LossCause::Malformed, LossCause::Overrun];
@@ -214,9 +216,20 @@ pub fn holding(model: &Model, lock: LockIx, hold: Hold) -> Certainty {
                 Certainty::Likely
             }
         }
+        // A pointer to the neighbourhood of a lock, where others could hold it as well, is little.
+        Hold::Candidate(Evidence::StackNear | Evidence::RegisterNear, _)
+            if entry.kind.spins() && candidates(entry) > 1 =>
+        {
+            Certainty::Possible
+        }
         Hold::Acquired | Hold::Handed | Hold::Candidate(..) => Certainty::Likely,
         Hold::Hint => Certainty::Possible,
     }
+}
+
+fn candidates(lock: &LockEntry) -> usize {
+    let holders: BTreeSet<ActorIx> = lock.candidates.iter().map(|c| c.holder).collect();
+    holders.len()
 }
 
 /// How a holder is known, for links of a chain.

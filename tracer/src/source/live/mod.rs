@@ -1,7 +1,8 @@
 //! The running kernel: probes, shared tables and iterators, merged into one stream of events.
 
-mod board;
+pub mod board;
 mod cells;
+pub mod ending;
 mod holders;
 mod interrupt_stack;
 pub(crate) mod lines;
@@ -40,7 +41,7 @@ use self::spin::Spins;
 pub use self::watch::WatchSpec;
 use self::watch::{Targets, Watch};
 use crate::bpf::attach::{self, Attached};
-use crate::bpf::leave::{self, Asks, Links};
+use crate::bpf::leave::{self, Links};
 use crate::bpf::load::{self, Sizes};
 use crate::bpf::probes::{self, ProbeChoice};
 use crate::bpf::stats::{LossCounters, Losses, program_cost};
@@ -374,7 +375,8 @@ impl Live {
         if let Some(watch) = &mut self.watch {
             watch.read(now, &mut self.losses, out);
         }
-        self.board.poll(&mut self.ebpf, &self.scans, &long, now, from, out)?;
+        self.board
+            .poll(&mut self.ebpf, self.scans.walker(), &long, now, from, out)?;
         out.extend(end);
         let tools = (&mut self.decoder, &mut self.losses);
         self.scans
@@ -413,36 +415,9 @@ impl Live {
     }
 }
 
-/// Nothing is taken off that a CPU must answer for which takes no interrupts, and no kprobe while one stands still: that would
-/// wait for ever.
 impl Drop for Live {
     fn drop(&mut self) {
-        let silent = self.board.silent();
-        let still = if silent.is_empty() && self.links.ask_for_grace() {
-            self.board.stands_still(&mut self.ebpf)
-        } else {
-            None
-        };
-        self.board.leave(&mut self.links);
-        let stays = |asks| match asks {
-            Asks::EveryCpu => !silent.is_empty(),
-            Asks::GracePeriod => !silent.is_empty() || still.is_some(),
-            Asks::Cpu(cpu) => silent.contains(&cpu),
-        };
-        let why = match (silent.first(), still) {
-            (Some(cpu), _) => format!("CPU {cpu} takes no interrupts, so no probe can be taken off"),
-            (None, Some(cpu)) => format!("CPU {cpu} stands still, so no kprobe can be taken off"),
-            (None, None) => "probes cannot be taken off".to_owned(),
-        };
-        match self.links.end(stays) {
-            Ok(None) => {}
-            Ok(Some((path, count))) => eprintln!(
-                "holdup: {why}: {count} stay in {}; the next run takes them off if every CPU answers by then, and so does removing \
-                 that directory",
-                path.display()
-            ),
-            Err(error) => eprintln!("holdup: {why}, nor be left behind: {error:#}"),
-        }
+        ending::end(&mut self.board, &mut self.ebpf, &mut self.links);
     }
 }
 

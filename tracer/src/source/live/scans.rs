@@ -44,6 +44,11 @@ impl Scans {
         })
     }
 
+    /// What walks over the threads and reads kernel memory.
+    pub fn walker(&self) -> &Walker {
+        &self.walker
+    }
+
     /// Kernel memory.
     pub fn memory<'e>(&'e self, ebpf: &'e mut Ebpf) -> impl Memory + 'e {
         self.walker.memory(ebpf)

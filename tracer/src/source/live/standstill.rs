@@ -3,10 +3,10 @@
 use tracer_common::sample::{CpuSample, Registers};
 
 use crate::event::{Context, LockKind, Mode, Owner};
-use crate::ids::{KernelAddr, LockAddr, Timestamp};
+use crate::ids::{CpuId, KernelAddr, LockAddr, Timestamp};
 use crate::kernel::stacks::interrupt_entry;
 use crate::kernel::symbols::Symbols;
-use crate::spin_word;
+use crate::spin_word::{self, WordState};
 
 #[cfg(target_arch = "aarch64")]
 pub const REGS: Registers = tracer_common::sample::AARCH64;
@@ -135,13 +135,15 @@ fn names<'a>(frames: &[KernelAddr], symbols: Option<&'a Symbols>) -> Vec<Option<
 /// The lock that the CPU spins on, if it does.
 ///
 /// The slowpaths keep the lock's address in a register all the time they spin; which one is the compiler's choice. The first
-/// argument is tried first; a candidate counts only if the word it points to is that of a lock with a waiter.
+/// argument is tried first; a candidate counts only if the word it points to is that of a lock with a waiter. A word that says
+/// "held" goes before one that does not; the latter must also name this CPU, as the last in its queue or, where there is none, by the
+/// pending flag, which names nobody: any number in memory may look like a word that is wrong.
 #[must_use]
-pub fn spin(sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, cpus: u32) -> Option<Spin> {
+pub fn spin(cpu: CpuId, sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, cpus: u32) -> Option<Spin> {
     let names = names(frames, Some(symbols));
     let (kind, mode) = names.iter().take(SPIN_FRAMES).find_map(|name| slowpath((*name)?))?;
     let order = std::iter::once(REGS.argument).chain((0..REGS.general).filter(|&r| r != REGS.argument));
-    order.into_iter().find_map(|register| {
+    let fits = |register: usize| {
         let lock = *sample.registers.get(register)?;
         #[expect(clippy::cast_possible_truncation, reason = "the lock word is the lower half")]
         let word = *sample.pointees.get(register)? as u32;
@@ -152,7 +154,9 @@ pub fn spin(sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, cpus: 
             }
             _ => {
                 let word = spin_word::spinlock(word, cpus);
-                word.has_waiter().then_some(())?;
+                let is_there =
+                    word.has_waiter() && (word.state == WordState::Held || word.tail.is_none_or(|t| t == cpu));
+                is_there.then_some(())?;
                 word.owner()
             }
         };
@@ -168,7 +172,10 @@ pub fn spin(sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, cpus: 
             word,
             owner,
         })
-    })
+    };
+    let found: Vec<Spin> = order.into_iter().filter_map(fits).collect();
+    let held = found.iter().find(|spin| spin.owner != Owner::Nobody);
+    held.or(found.first()).cloned()
 }
 
 /// Whether the CPU waits for another one to answer an inter-processor interrupt.
@@ -234,7 +241,7 @@ mod tests {
     }
 
     fn found(sample: &CpuSample) -> Option<(u64, LockKind, Owner)> {
-        let spin = spin(sample, &frames(sample), &symbols(), 4)?;
+        let spin = spin(CpuId(1), sample, &frames(sample), &symbols(), 4)?;
         Some((spin.lock.0, spin.kind, spin.owner))
     }
 
@@ -262,6 +269,22 @@ mod tests {
             None,
             "no slowpath"
         );
+        // What is no lock at all may have a waiter by its word, and nobody who holds it.
+        assert_eq!(
+            found(&sample(SPIN, 3, 0x10_0000, 0x1_0001)),
+            None,
+            "another CPU's place"
+        );
+        let own = (LOCK, LockKind::Spinlock, Owner::Nobody);
+        assert_eq!(
+            found(&sample(SPIN, 3, 0x8_0000, 0x1_0001)),
+            Some(own),
+            "this CPU's place"
+        );
+        let mut both = sample(SPIN, 3, 0x101, 0x1_0001);
+        both.registers[REGS.argument] = LOCK + 0x100;
+        both.pointees[REGS.argument] = 0x8_0000;
+        assert_eq!(found(&both).map(|f| f.0), Some(LOCK), "held goes before dead");
         let mut stack = sample(SPIN, REGS.argument, 0x101, 0x1_0001);
         stack.registers[REGS.stack] = LOCK - 0x40;
         assert_eq!(found(&stack), None, "a local variable");

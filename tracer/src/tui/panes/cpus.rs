@@ -54,7 +54,8 @@ fn row(report: &Report, cpu: &CpuRow, view: &View<'_>) -> Row {
     let what: Vec<String> = stuck
         .iter()
         .filter_map(|task| {
-            let what = words::wanted(task.wait.as_ref()?);
+            let wait = task.wait.as_ref()?;
+            let what = format!("{}{}", words::wanted(wait), words::place(wait));
             // The thread has a column of its own.
             let thread = cpu.task.as_ref() == Some(&task.name);
             Some(if thread { what } else { format!("{}: {what}", task.name) })
@@ -145,10 +146,11 @@ pub(super) fn detail(page: &mut Page, report: &Report, cpu: CpuId) {
         };
         let what = task.wait.as_ref().map(|wait| {
             format!(
-                "{} {} for {}",
+                "{} {} for {}{}",
                 words::phase(wait.phase),
                 words::waited(wait),
-                words::wanted(wait)
+                words::wanted(wait),
+                words::place(wait)
             )
         });
         page.link(

@@ -275,10 +275,7 @@ fn task(page: &mut Page, report: &Report, task: &TaskRow) {
         page.plain(words);
     }
     if let Some(wait) = &task.wait {
-        let place = wait
-            .place
-            .map(|p| format!(", number {} in the queue", p + 1))
-            .unwrap_or_default();
+        let place = words::place(wait);
         let waited = words::waited(wait);
         match &wait.lock {
             Some(lock) => {

@@ -96,6 +96,13 @@ pub fn wanted(wait: &WaitRow) -> String {
     }
 }
 
+/// `, number 2 in the queue` behind what is waited for, where the place is known.
+pub fn place(wait: &WaitRow) -> String {
+    wait.place.map_or_else(String::new, |place| {
+        format!(", number {} in the queue", place.saturating_add(1))
+    })
+}
+
 /// Who holds it, as far as is known, and the first name that can be followed.
 pub fn owner(owner: &OwnerRow) -> (String, Option<&Name>) {
     match owner {

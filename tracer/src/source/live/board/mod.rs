@@ -5,7 +5,7 @@
 //! at everybody who does not.
 
 mod answers;
-mod holder;
+mod candidates;
 mod queue;
 mod spins;
 mod words;
@@ -20,7 +20,6 @@ use tracer_common::sample::CpuSample;
 use self::spins::end;
 use super::percpu::Places;
 use super::sampler::Sampler;
-use super::scans::Scans;
 use super::spin::LongSpin;
 use super::standstill::{self, Spin};
 use crate::bpf::attach::Attached;
@@ -33,6 +32,7 @@ use crate::kernel::cpu_times::{CpuTimes, SHORTEST};
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::symbols::Symbols;
 use crate::kernel::sysroot::Sysroot;
+use crate::source::snapshot::Walker;
 
 /// A CPU must have stood still for this long before it is said to spin.
 const STILL: Nanos = Nanos::from_millis(200);
@@ -180,7 +180,7 @@ impl Board {
     pub fn poll(
         &mut self,
         ebpf: &mut Ebpf,
-        scans: &Scans,
+        walker: &Walker,
         long: &[LongSpin],
         now: Timestamp,
         from: usize,
@@ -199,7 +199,7 @@ impl Board {
         let stuck = |cpu| self.times.in_kernel(cpu, now).or(self.times.silent(cpu, now)).is_some();
         let suspicious = !long.is_empty() || self.times.online().any(stuck);
         if suspicious {
-            self.read(&mut scans.memory(ebpf), &sampled, long, now, from, out)?;
+            self.read(&mut walker.memory(ebpf), &sampled, long, now, from, out)?;
         }
         if suspicious || self.always {
             self.calm = 0;
@@ -217,6 +217,18 @@ impl Board {
             }
         }
         Ok(())
+    }
+
+    /// Whether a CPU looks stuck, or did until lately, so that another look is worth it.
+    #[must_use]
+    pub fn looks_stuck(&self) -> bool {
+        self.times.online().any(|cpu| self.times.looks_stuck(cpu))
+    }
+
+    /// Whether timers are open that have to be taken off.
+    #[must_use]
+    pub fn is_sampling(&self) -> bool {
+        self.sampler.is_on()
     }
 
     /// Hands over the timers, so that who takes them off can leave those of CPUs that do not tick.
@@ -247,7 +259,7 @@ impl Board {
             let stands = sample.streak >= STREAK && still >= STILL;
             sampled.push(Sampled {
                 cpu,
-                spin: symbols.and_then(|symbols| standstill::spin(&sample, &frames, symbols, self.cpus)),
+                spin: symbols.and_then(|symbols| standstill::spin(cpu, &sample, &frames, symbols, self.cpus)),
                 asks: stands && symbols.is_some_and(|symbols| standstill::waits_for_answer(&frames, symbols)),
                 sample,
                 frames,

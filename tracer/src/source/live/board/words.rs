@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::super::percpu::Running;
 use super::super::spin::LongSpin;
 use super::super::{interrupt_stack, queue_search, standstill};
+use super::candidates::{Seen, Sought};
 use super::{Board, SPINLOCKS, Sampled, Spinning};
 use crate::event::{
     Actor, Body, Context, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, TaskRef, TaskSample,
@@ -52,13 +53,19 @@ impl Board {
             known.1 = known.1.max(since);
         }
         self.answers(&running, sampled, long, now, out);
+        let seen = Seen {
+            running: &running,
+            sampled,
+            long,
+            now,
+        };
         for (lock, (kind, since)) in locks {
             let Some((word, owner)) = self.word(memory, lock, kind)? else {
                 continue;
             };
             let held = owner != Owner::Nobody;
             if kind == LockKind::Spinlock {
-                self.places_in_queue(memory, lock, word, &running, from, now, out)?;
+                self.places_in_queue(memory, lock, word, &seen, from, out)?;
             }
             out.push(Event {
                 time: now,
@@ -70,7 +77,8 @@ impl Board {
                 }),
             });
             if held {
-                out.extend(self.holder(lock, kind, since, &running, sampled, long, now));
+                let sought = Sought { lock, kind, since };
+                self.holders(memory, &sought, &seen, out)?;
             }
         }
         Ok(())
