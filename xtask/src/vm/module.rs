@@ -60,7 +60,8 @@ pub fn build(source: &Path, kernel: &Kernel) -> Result<Vec<Module>> {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             modules.push(Module {
                 file,
-                content: stripped(&path, "--strip-debug")?,
+                // With its debug information: places in the source are looked up in it.
+                content: std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?,
             });
         }
     }

@@ -40,6 +40,7 @@ pub mod dead_word;
 pub mod findings;
 pub mod holders;
 pub mod live;
+pub mod module_lines;
 pub mod names;
 pub mod power_cut;
 pub mod record;
@@ -98,6 +99,7 @@ pub const TABLES: &[&[VmTest]] = &[
     snapshot::TESTS,
     task_facts::TESTS,
     user_stacks::TESTS,
+    module_lines::TESTS,
     spin::TESTS,
     spin_holder::TESTS,
     dead_word::TESTS,

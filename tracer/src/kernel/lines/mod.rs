@@ -1,13 +1,15 @@
-//! File, line and inlined functions of kernel addresses, from a vmlinux with debug information.
+//! File, line and inlined functions of kernel addresses, from a vmlinux and the files of modules with debug information.
 //!
 //! Only when it was asked for: reading a file of hundreds of megabytes takes memory and seconds, and a disk. A thread of its own
 //! does it, so that neither delays an event nor, on a disk that hangs, anything else.
 
+mod modules;
 #[cfg(test)]
 mod tests;
 mod vmlinux;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,10 +17,10 @@ use std::time::{Duration, Instant};
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolizer};
 
+use self::modules::Modules;
 pub use vmlinux::{Vmlinux, VmlinuxError};
 
 use super::facts::KernelFacts;
-use super::symbols::Symbols;
 use super::sysroot::Sysroot;
 use crate::event::{CodeLine, Inlined, Place};
 use crate::ids::KernelAddr;
@@ -29,7 +31,7 @@ const MAX_OPEN: usize = 65_536;
 /// Looks addresses up, in a thread of its own.
 #[derive(Debug)]
 pub struct Lines {
-    ask: Sender<KernelAddr>,
+    ask: Sender<(KernelAddr, Option<Arc<str>>)>,
     answers: Receiver<Option<CodeLine>>,
     open: usize,
 }
@@ -41,6 +43,10 @@ pub struct LineArgs {
     /// distributions put it.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub vmlinux: Option<PathBuf>,
+    /// Show file, line and inlined functions of frames in modules, from files with debug information: DIR/MODULE.ko, or where
+    /// distributions put them. A file must have the build id of the module that is loaded; others are passed over.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub module_debug: Option<PathBuf>,
 }
 
 impl LineArgs {
@@ -49,33 +55,43 @@ impl LineArgs {
     /// # Errors
     /// As for [`Lines::start`].
     pub fn start(&self, facts: &KernelFacts) -> Result<Option<Lines>, VmlinuxError> {
-        let Some(path) = &self.vmlinux else { return Ok(None) };
-        let symbols = facts.files.symbols().ok_or_else(vmlinux::no_symbols)?;
-        let path = Some(path.as_path()).filter(|path| !path.as_os_str().is_empty());
-        Lines::start(path, &facts.release, symbols, &Sysroot::host()).map(Some)
+        let named = |path: &'_ PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
+        let root = Sysroot::host();
+        let vmlinux = match &self.vmlinux {
+            Some(path) => {
+                let symbols = facts.files.symbols().ok_or_else(vmlinux::no_symbols)?;
+                Some(Vmlinux::open(named(path).as_deref(), &facts.release, symbols, &root)?)
+            }
+            None => None,
+        };
+        let modules = self.module_debug.as_ref();
+        let modules = modules.map(|dir| Modules::new(&facts.release, named(dir).as_deref(), &root));
+        if vmlinux.is_none() && modules.is_none() {
+            return Ok(None);
+        }
+        Lines::start(vmlinux, modules).map(Some)
     }
 }
 
 impl Lines {
-    /// Opens the vmlinux of the running kernel: `path`, or where distributions put it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When there is none, it is another kernel's, or its addresses cannot be related to those of the running kernel.
-    pub fn start(path: Option<&Path>, release: &str, symbols: &Symbols, root: &Sysroot) -> Result<Self, VmlinuxError> {
-        let vmlinux = Vmlinux::open(path, release, symbols, root)?;
+    /// When there can be none.
+    fn start(vmlinux: Option<Vmlinux>, modules: Option<Modules>) -> Result<Self, VmlinuxError> {
         let (ask, asked) = channel();
         let (answer, answers) = channel();
         // It ends when the last asker is gone, or with the process: nobody waits for it.
         thread::Builder::new()
             .name("lines".to_owned())
-            .spawn(move || look_up(&vmlinux, &asked, &answer))
+            .spawn(move || look_up(vmlinux.as_ref(), modules, &asked, &answer))
             .map_err(VmlinuxError::Thread)?;
         Ok(Self { ask, answers, open: 0 })
     }
 
-    /// Asks for an address of the kernel proper, as it stands in a stack.
-    pub fn ask(&mut self, addr: KernelAddr) {
-        if self.open < MAX_OPEN && self.ask.send(addr).is_ok() {
+    /// Asks for an address of the kernel proper or of a module, as it stands in a stack.
+    pub fn ask(&mut self, addr: KernelAddr, module: Option<&Arc<str>>) {
+        if self.open < MAX_OPEN && self.ask.send((addr, module.cloned())).is_ok() {
             self.open += 1;
         }
     }
@@ -107,14 +123,24 @@ impl Lines {
     }
 }
 
-fn look_up(vmlinux: &Vmlinux, asked: &Receiver<KernelAddr>, answer: &Sender<Option<CodeLine>>) {
+fn look_up(
+    vmlinux: Option<&Vmlinux>,
+    mut modules: Option<Modules>,
+    asked: &Receiver<(KernelAddr, Option<Arc<str>>)>,
+    answer: &Sender<Option<CodeLine>>,
+) {
     let symbolizer = Symbolizer::builder()
         .enable_code_info(true)
         .enable_inlined_fns(true)
         .build();
-    let source = Source::Elf(Elf::new(vmlinux.path()));
-    while let Ok(addr) = asked.recv() {
-        if answer.send(line(&symbolizer, &source, vmlinux, addr)).is_err() {
+    let vmlinux = vmlinux.map(|vmlinux| (vmlinux, Source::Elf(Elf::new(vmlinux.path()))));
+    while let Ok((addr, module)) = asked.recv() {
+        let found = match (&module, &vmlinux, &mut modules) {
+            (Some(module), _, Some(modules)) => modules.line(module, addr),
+            (None, Some((vmlinux, source)), _) => line(&symbolizer, source, vmlinux, addr),
+            _ => None,
+        };
+        if answer.send(found).is_err() {
             return;
         }
     }

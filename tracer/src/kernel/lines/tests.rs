@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::kernel::symbols::Symbols;
 use crate::kernel::testing::Tree;
 
 const SLIDE: u64 = 0x0200_0000;
@@ -53,7 +54,11 @@ fn symbols(text: &str) -> Symbols {
 }
 
 fn start(path: Option<&Path>, tree: &Tree) -> Result<Lines, VmlinuxError> {
-    Lines::start(path, RELEASE, &symbols(SYMBOLS), &tree.root())
+    started(path, &symbols(SYMBOLS), tree)
+}
+
+fn started(path: Option<&Path>, symbols: &Symbols, tree: &Tree) -> Result<Lines, VmlinuxError> {
+    Lines::start(Some(Vmlinux::open(path, RELEASE, symbols, &tree.root())?), None)
 }
 
 fn shown(place: &Place) -> String {
@@ -72,7 +77,7 @@ fn file_line_and_inlined_functions_of_a_call_are_found_behind_kaslr() {
         0xffff_ffff_8200_0000,
     ];
     for addr in asked {
-        lines.ask(KernelAddr(addr + SLIDE));
+        lines.ask(KernelAddr(addr + SLIDE), None);
     }
     let found: Vec<(u64, String, Vec<String>)> = lines
         .wait(Duration::from_secs(60))
@@ -125,12 +130,7 @@ fn what_is_not_this_kernels_debug_information_is_refused_by_name() {
     tree.file("text", b"no ELF");
     let text = tree.root().path("/text");
     assert!(refused(&text, &tree).contains("is no ELF file"));
-    let hidden = Lines::start(
-        Some(&image),
-        RELEASE,
-        &symbols("ffffffff83000000 T leaf\n"),
-        &tree.root(),
-    );
+    let hidden = started(Some(&image), &symbols("ffffffff83000000 T leaf\n"), &tree);
     assert_eq!(
         hidden.expect_err("refused").to_string(),
         "_stext is not in /proc/kallsyms: addresses cannot be related"
@@ -144,5 +144,87 @@ fn torn_notes_have_no_build_id() {
         let tree = Tree::new();
         tree.file("sys/kernel/notes", whole.get(..end).unwrap_or_default());
         assert!(start(Some(&image()), &tree).is_err(), "{end}");
+    }
+}
+
+const MODULE: &str = "a_module";
+const TEXT: u64 = 0xffff_ffff_c030_0000;
+const INIT: u64 = 0xffff_ffff_c031_0000;
+const MODULE_ID: [u8; 20] = [
+    0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10, 0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54, 0x32, 0x10, 0xfe, 0xdc, 0xba,
+    0x98,
+];
+
+/// A machine with the module of `tests/data/lines/module.c` loaded; where its code is after its start is left out for a later one.
+fn with_module(id: &[u8], init: bool) -> Tree {
+    let tree = Tree::new();
+    tree.file("sys/module/a_module/notes/.note.gnu.build-id", notes(id));
+    tree.file("sys/module/a_module/sections/.text", format!("{TEXT:#x}\n"));
+    if init {
+        tree.file("sys/module/a_module/sections/.init.text", format!("{INIT:#x}\n"));
+    }
+    tree
+}
+
+fn module_lines(tree: &Tree, dir: Option<&Path>, asked: &[u64]) -> Vec<(u64, String, Vec<String>)> {
+    let mut lines = Lines::start(None, Some(Modules::new(RELEASE, dir, &tree.root()))).expect("a thread");
+    for &addr in asked {
+        lines.ask(KernelAddr(addr), Some(&MODULE.into()));
+    }
+    let shown = lines.wait(Duration::from_secs(60)).into_iter().map(|line| {
+        let inlined = line.inlined.iter().map(|i| format!("{} {}", i.name, shown(&i.place)));
+        (line.addr.0, shown(&line.place), inlined.collect())
+    });
+    shown.collect()
+}
+
+/// Return addresses in `in_text` and `in_init`, from the file's disassembly.
+const IN_TEXT: u64 = TEXT + 0xc;
+const IN_INIT: u64 = INIT + 0x10;
+
+#[test]
+fn file_line_and_inlined_functions_in_a_module_are_found_by_where_its_sections_are() {
+    let file = std::fs::read(image().with_file_name("module.ko")).expect("the module");
+    let in_text = (
+        IN_TEXT,
+        "./module.c:20".to_owned(),
+        vec!["inner ./module.c:14".to_owned()],
+    );
+    let in_init = (IN_INIT, "./module.c:27".to_owned(), Vec::new());
+    for place in [
+        "usr/lib/debug/lib/modules/6.1.0-test/kernel/x/a-module.ko",
+        "lib/modules/6.1.0-test/kernel/x/a-module.ko",
+    ] {
+        let tree = with_module(&MODULE_ID, true);
+        tree.file(
+            "lib/modules/6.1.0-test/modules.dep",
+            "kernel/b.ko:\nkernel/x/a-module.ko: kernel/b.ko\n",
+        );
+        assert_eq!(module_lines(&tree, None, &[IN_TEXT, IN_INIT]), [], "there is no file");
+        tree.file(place, &file);
+        let found = module_lines(&tree, None, &[IN_TEXT, IN_INIT, TEXT + 0x10_0000]);
+        assert_eq!(found, [in_text.clone(), in_init.clone()], "{place}");
+    }
+    // Once it has started, a module's first code is gone: both begin at 0 in the file.
+    let tree = with_module(&MODULE_ID, false);
+    tree.file("debug/a_module.ko", &file);
+    let dir = tree.root().path("/debug");
+    assert_eq!(module_lines(&tree, Some(&dir), &[IN_TEXT, IN_INIT]), [in_text]);
+}
+
+#[test]
+fn the_file_of_another_build_of_a_module_and_torn_files_say_nothing() {
+    let file = std::fs::read(image().with_file_name("module.ko")).expect("the module");
+    let tree = with_module(&ID, true);
+    tree.file("debug/a_module.ko", &file);
+    let dir = tree.root().path("/debug");
+    assert_eq!(module_lines(&tree, Some(&dir), &[IN_TEXT]), []);
+    for end in (0..file.len()).step_by(97) {
+        let tree = with_module(&MODULE_ID, true);
+        tree.file("debug/a_module.ko", file.get(..end).unwrap_or_default());
+        let dir = tree.root().path("/debug");
+        // Nothing, or less; whatever is there must not bring anybody down.
+        let found = module_lines(&tree, Some(&dir), &[IN_TEXT]);
+        assert!(found.len() <= 1, "{end}: {found:?}");
     }
 }

@@ -172,7 +172,7 @@ fn found(release: &str, root: &Sysroot) -> Result<PathBuf, VmlinuxError> {
 
 /// The build id among ELF notes: each is three 32-bit numbers (length of the name, of the content, kind), the name and the
 /// content, both padded to four bytes.
-fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
     let mut rest = notes;
     loop {
         let number = |at: usize| {
@@ -190,6 +190,6 @@ fn build_id(notes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

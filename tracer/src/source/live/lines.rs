@@ -17,7 +17,7 @@ impl LineNames {
         Self(lines)
     }
 
-    /// Asks for the functions of the kernel proper that the events from index `from` name, and appends what has been found.
+    /// Asks for the functions that the events from index `from` name, and appends what has been found.
     pub fn announce(&mut self, from: usize, out: &mut Vec<Event>) {
         let Some(lines) = &mut self.0 else { return };
         let Some(time) = out.get(from..).and_then(|events| events.last()).map(|event| event.time) else {
@@ -28,11 +28,11 @@ impl LineNames {
             if let Body::Symbol(SymbolName {
                 addr,
                 offset: 1..,
-                module: None,
+                module,
                 ..
             }) = &event.body
             {
-                lines.ask(*addr);
+                lines.ask(*addr, module.as_ref());
             }
         }
         out.extend(events(lines.take(), time));
