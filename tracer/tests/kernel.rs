@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,18 @@ fn can_trace() -> bool {
         .output()
         .unwrap();
     doctor.status.code() == Some(0)
+}
+
+/// Whether locks inside of kernel objects can be named here, as `holdup doctor` says.
+fn names_objects() -> bool {
+    let doctor = Command::new(env!("CARGO_BIN_EXE_holdup"))
+        .args(["doctor", "--json"])
+        .output()
+        .unwrap();
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let checks = doctor["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == "object names").unwrap();
+    check["verdict"] == "ok"
 }
 
 #[test]
@@ -60,6 +73,7 @@ fn threads_that_create_directories_wait_for_each_other() {
         output
     })
     .unwrap();
+    let inode = fs::metadata(&directory).unwrap();
     fs::remove_dir(&directory).unwrap();
     let threads = threads.into_inner().unwrap_or_else(PoisonError::into_inner);
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -82,6 +96,24 @@ fn threads_that_create_directories_wait_for_each_other() {
         assert_eq!(wait["mode"], "exclusive", "{wait}");
         assert_ne!(wait["waiter"]["tid"], wait["owner"]["tid"], "{wait}");
         assert_eq!(wait["owner"]["tgid"], std::process::id(), "{wait}");
+    }
+    if names_objects() {
+        let device = (rustix::fs::major(inode.dev()), rustix::fs::minor(inode.dev()));
+        let name = format!(
+            "inode.i_rwsem of inode {} (tmpfs, {}:{})",
+            inode.ino(),
+            device.0,
+            device.1
+        );
+        let report = lines.iter().rfind(|line| line["type"] == "report").unwrap();
+        let locks = report["locks"].as_array().unwrap();
+        let ours: Vec<&Value> = locks.iter().filter(|lock| lock["name"] == name.as_str()).collect();
+        assert_eq!(ours.len(), 1, "locks called {name:?} among {locks:#?}");
+        assert_eq!(ours[0]["class"], "inode.i_rwsem");
+        assert_eq!(ours[0]["kind"], "rwsem");
+        assert_eq!(ours[0]["name_source"], "object of the slab cache shmem_inode_cache");
+    } else {
+        eprintln!("names of objects are not compared: this kernel does not show what they need");
     }
     // Threads that contend are no deadlock.
     assert!(

@@ -47,6 +47,7 @@ pub mod record;
 pub mod reinit;
 pub mod results;
 pub mod runner;
+pub mod share;
 pub mod snapshot;
 pub mod spin;
 pub mod spin_holder;
@@ -94,6 +95,7 @@ pub const TABLES: &[&[VmTest]] = &[
     holders::TESTS,
     live::TESTS,
     names::TESTS,
+    share::TESTS,
     record::TESTS,
     reinit::TESTS,
     snapshot::TESTS,

@@ -86,7 +86,7 @@ impl Btf {
     }
 
     /// Every embedded member of `struct name` whose type is one of `ends`, and every pointer: (offset, name of the type), pointers
-    /// to functions as `fn`, others but `void *` as `*`. Members of unions are left out: which of them is valid is not known. At most `max`.
+    /// to functions as `fn`, to structs of operations as `ops`, others but `void *` as `*`. Members of unions are left out: which of them is valid is not known. At most `max`.
     #[must_use]
     pub fn landmarks(&self, name: &str, ends: &[&str], max: usize) -> Vec<(u32, String)> {
         let mut found = Vec::new();
@@ -282,8 +282,13 @@ fn landmarks(
             Ok(Some(t)) if t.kind == Kind::Ptr && t.size_or_type == 0 => {}
             Ok(Some(t)) if t.kind == Kind::Ptr => {
                 let to = resolve(btf, t.size_or_type, "").ok().flatten();
-                let function = to.is_some_and(|t| t.kind == Kind::FuncProto);
-                found.push((at, if function { "fn" } else { "*" }.to_owned()));
+                let name = to.map_or(&b""[..], |t| btf.string(t.name));
+                let what = match to {
+                    Some(t) if t.kind == Kind::FuncProto => "fn",
+                    Some(_) if name.ends_with(b"_operations") || name.ends_with(b"_ops") => "ops",
+                    _ => "*",
+                };
+                found.push((at, what.to_owned()));
             }
             _ => {}
         }

@@ -19,7 +19,7 @@ enum Detail {
     Dentry,
     /// Told by the threads that use it.
     Used,
-    /// A name, embedded at this member.
+    /// A name, at this member or where it points to.
     Name(&'static str),
 }
 
@@ -38,6 +38,7 @@ const DETAILS: &[(&str, Detail)] = &[
     ("workqueue_struct", Detail::Name("name")),
     ("gendisk", Detail::Name("disk_name")),
     ("net_device", Detail::Name("name")),
+    ("zone", Detail::Name("name")),
 ];
 
 impl LockNamer {
@@ -172,10 +173,13 @@ impl LockNamer {
         let Some(Ok(place)) = self.btf.as_ref().map(|btf| btf.member_offset(name, member)) else {
             return Ok(None);
         };
-        // Names that are pointers (workqueues before 6.12 have theirs inside) are not followed.
-        if place.size <= 8 {
-            return Ok(None);
+        let at = address.wrapping_add(place.bytes.into());
+        if place.size > 8 {
+            return reader.text(at, place.size as usize);
         }
-        reader.text(address.wrapping_add(place.bytes.into()), place.size as usize)
+        match reader.word(at)? {
+            Some(pointer) => reader.text(pointer, NAME),
+            None => Ok(None),
+        }
     }
 }

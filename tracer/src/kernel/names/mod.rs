@@ -11,20 +11,27 @@
 //! | per-CPU area | symbols, `.data..percpu` of BTF | `rq.__lock of CPU 2` |
 //! | direct map | `struct page` -> `kmem_cache` -> object -> member of the struct that the cache is named after | `inode.i_rwsem of inode 12 ...` |
 //! | the same, `kmalloc` | every struct of that size with such a lock there, compared with the object's lists and pointers | `pipe_inode_info.mutex`, likely |
+//! | either, in an array of the kernel's | the variable that points to the array | `zone.lock of Normal, node_data[0]` |
+//! | either, or whole pages | the variable that points to them | `*lf_heap+0x20 [lockfault]` |
 //! | kernel stack | whose | `on the stack of ...` |
+//! | `vmalloc` | who allocated it | `vmalloc memory of bpf_map_area_alloc, +0x40` |
 
 mod aliases;
+mod bases;
 mod details;
 mod modules;
 mod objects;
+mod pointers;
 mod reader;
 mod recognise;
 mod slab;
 mod statics;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod types;
 mod users;
+mod vmalloc;
 
 use std::sync::Arc;
 
@@ -32,13 +39,16 @@ use anyhow::Result;
 
 pub use aliases::Aliases;
 use modules::Modules;
+use pointers::Pointers;
 use reader::{Reader, Soon};
 use recognise::Recognised;
-use slab::Slabs;
 pub use slab::cannot_name_objects;
+use slab::{Place, Slabs};
 use statics::Areas;
+use tables::Tables;
 use types::Types;
 use users::Users;
+use vmalloc::Vmalloc;
 
 use super::btf::Btf;
 use super::layout::stack_size;
@@ -100,6 +110,9 @@ pub struct LockNamer {
     areas: Areas,
     users: Users,
     modules: Modules,
+    tables: Tables,
+    pointers: Pointers,
+    vmalloc: Vmalloc,
 }
 
 impl LockNamer {
@@ -115,6 +128,9 @@ impl LockNamer {
     ) -> Self {
         Self {
             modules: Modules::new(root),
+            tables: Tables::default(),
+            pointers: Pointers::new(symbols.as_deref()),
+            vmalloc: Vmalloc::new(symbols.as_deref(), btf.as_deref()),
             areas: Areas::new(symbols.as_deref(), cpus),
             slabs: Slabs::new(symbols.as_deref(), btf.as_deref(), offsets),
             types: Types::default(),
@@ -140,8 +156,11 @@ impl LockNamer {
     pub fn name(&mut self, locks: &[(LockAddr, LockKind)], memory: &mut dyn Memory) -> Result<Vec<Option<Named>>> {
         let mut reader = Reader::default();
         self.areas.read(memory)?;
+        self.tables.read(self.symbols.as_deref(), self.btf.as_deref(), memory)?;
+        self.slabs.read(memory)?;
         let mut names = self.rounds(&mut reader, locks, memory)?;
-        if self.users.ask(memory)? {
+        let (users, pointers) = (self.users.ask(memory)?, self.pointers.ask(memory)?);
+        if users || pointers {
             // What was fetched before is still there, so this costs no more reads.
             names = self.rounds(&mut reader, locks, memory)?;
         }
@@ -195,10 +214,24 @@ impl LockNamer {
         if let Some(named) = self.per_cpu(lock, kind) {
             return Ok(Some(named));
         }
-        let Some(object) = self.slabs.object(reader, lock)? else {
-            return Ok(self.users.on_stack(lock).map(on_stack));
-        };
-        self.object(reader, &object, kind).map(Some)
+        if let Some(named) = self.in_table(reader, lock, kind)? {
+            return Ok(Some(named));
+        }
+        match self.slabs.place(reader, lock)? {
+            Place::Object(object) => {
+                let named = self.object(reader, &object, kind)?;
+                if named.firm {
+                    return Ok(Some(named));
+                }
+                let pointed = self.pointed_to(reader, object.address, lock, kind)?;
+                Ok(Some(pointed.unwrap_or(named)))
+            }
+            Place::Pages { first } => self.pointed_to(reader, first, lock, kind),
+            Place::Elsewhere => match self.users.on_stack(lock) {
+                Some(thread) => Ok(Some(on_stack(thread))),
+                None => self.vmalloc.name(reader, self.symbols.as_deref(), lock),
+            },
+        }
     }
 }
 

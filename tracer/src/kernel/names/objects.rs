@@ -85,11 +85,19 @@ impl LockNamer {
                     )),
                 }
             }
-            ObjectType::OneOf(structs) => {
-                let mut found: Vec<MemberPath> = Vec::new();
-                for (_, name) in structs {
+            ObjectType::OneOf { known, unknown } => {
+                let mut found: Vec<(&str, MemberPath)> = Vec::new();
+                for (_, name) in known {
                     let paths: Arc<Vec<MemberPath>> = self.types.paths(&btf, name, object.offset, kind);
-                    found.extend(paths.iter().cloned());
+                    found.extend(paths.iter().map(|path| (name.as_str(), path.clone())));
+                }
+                found.sort_by_key(|(_, path)| display(path));
+                found.dedup_by_key(|(_, path)| display(path));
+                if let [(name, path)] = found.as_slice() {
+                    let kinds = known.len() + unknown;
+                    if let Some(named) = self.only_one(reader, object, (name, path), (kinds, *unknown), kind)? {
+                        return Ok(named);
+                    }
                 }
                 let source = format!(
                     "object of the slab cache {}, which is shared by several kinds",
@@ -98,7 +106,8 @@ impl LockNamer {
                 if found.is_empty() {
                     return Ok(bare(object, &source));
                 }
-                Ok(one_of(&found.iter().map(display).collect::<Vec<_>>(), object, &source))
+                let candidates: Vec<String> = found.iter().map(|(_, path)| display(path)).collect();
+                Ok(one_of(&candidates, object, &source))
             }
             ObjectType::Kmalloc(size) => self.recognise(reader, object, *size, kind),
             ObjectType::Unknown => Ok(bare(object, "its slab cache is named after no struct of its size")),

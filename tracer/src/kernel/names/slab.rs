@@ -1,11 +1,16 @@
 //! From an address of the direct map to the slab object around it.
 //!
 //! KERNEL: `virt_to_slab`, `nearest_obj` (mm/slab.h, include/linux/slub_def.h), 5.10 to 6.18, x86-64, where the bases of the
-//! direct map and of the array of `struct page` are variables (arch/x86/kernel/head64.c). arm64 has them in its code.
+//! direct map and of the array of `struct page` are variables (arch/x86/kernel/head64.c); where these are not shown, [`super::bases`] finds
+//! them. arm64 has them in its code.
 
+use anyhow::Result;
+
+use super::bases::{Bases, Fields};
 use super::reader::{Reader, Soon};
 use crate::kernel::btf::Btf;
 use crate::kernel::offsets::KernelOffsets;
+use crate::kernel::stackscan::Memory;
 use crate::kernel::symbols::Symbols;
 
 const PAGE: u64 = 4096;
@@ -37,6 +42,20 @@ pub struct Object {
     pub cache: Cache,
 }
 
+/// What lies around an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A slab object.
+    Object(Object),
+    /// Whole pages of the direct map, which begin here.
+    Pages {
+        /// Address of the first byte.
+        first: u64,
+    },
+    /// Not the direct map, or not known.
+    Elsewhere,
+}
+
 /// A slab cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
@@ -52,11 +71,24 @@ pub struct Cache {
 #[derive(Debug, Default)]
 pub struct Slabs(Option<Known>);
 
+/// Where the bases are.
+#[derive(Debug)]
+enum Origin {
+    /// In variables with these addresses.
+    Variables {
+        page_offset: u64,
+        vmemmap: u64,
+    },
+    /// To be found.
+    Hidden(Fields),
+    Found(Bases),
+    /// Not found.
+    Nowhere,
+}
+
 #[derive(Debug)]
 struct Known {
-    /// Addresses of the variables that hold the bases.
-    page_offset: u64,
-    vmemmap: u64,
+    origin: Origin,
     /// Of the variable that holds the end of the direct map's room.
     vmalloc: Option<u64>,
     page_size: u64,
@@ -79,8 +111,10 @@ impl Slabs {
         let variable = |name| Some(symbols?.find(name).find(|s| !s.is_code())?.address.0);
         Self((|| {
             Some(Known {
-                page_offset: variable(PAGE_OFFSET)?,
-                vmemmap: variable(VMEMMAP)?,
+                origin: match (variable(PAGE_OFFSET), variable(VMEMMAP)) {
+                    (Some(page_offset), Some(vmemmap)) => Origin::Variables { page_offset, vmemmap },
+                    _ => Origin::Hidden(hidden(btf?)?),
+                },
                 vmalloc: variable("vmalloc_base"),
                 page_size: o.sizes.page.filter(|&size| size > 0)?.into(),
                 mark: mark(btf?)?,
@@ -97,10 +131,26 @@ impl Slabs {
         })())
     }
 
-    /// The object around an address.
-    pub fn object(&self, reader: &mut Reader, addr: u64) -> Soon<Option<Object>> {
-        let Some(known) = &self.0 else { return Ok(None) };
-        known.object(reader, addr)
+    /// Finds out, once, where the direct map begins, unless variables say so.
+    ///
+    /// # Errors
+    /// As for [`Memory::read`].
+    pub fn read(&mut self, memory: &mut dyn Memory) -> Result<()> {
+        if let Some(known) = &mut self.0
+            && let Origin::Hidden(fields) = known.origin
+        {
+            let users = memory.users()?;
+            known.origin = fields.find(&users, memory)?.map_or(Origin::Nowhere, Origin::Found);
+        }
+        Ok(())
+    }
+
+    /// What lies around an address.
+    pub fn place(&self, reader: &mut Reader, addr: u64) -> Soon<Place> {
+        let Some(known) = &self.0 else {
+            return Ok(Place::Elsewhere);
+        };
+        known.place(reader, addr)
     }
 }
 
@@ -108,8 +158,10 @@ impl Slabs {
 #[must_use]
 pub fn cannot_name_objects(symbols: &Symbols, btf: &Btf) -> Option<&'static str> {
     let has = |name| symbols.find(name).any(|symbol| !symbol.is_code());
-    if !has(PAGE_OFFSET) || !has(VMEMMAP) {
-        Some("the variables page_offset_base and vmemmap_base are not in /proc/kallsyms")
+    if (!has(PAGE_OFFSET) || !has(VMEMMAP)) && hidden(btf).is_none() {
+        Some(
+            "the variables page_offset_base and vmemmap_base are not in /proc/kallsyms, and nothing tells what is in them",
+        )
     } else if mark(btf).is_none() {
         Some("the kernel's types do not tell how a page belongs to a slab")
     } else {
@@ -118,18 +170,27 @@ pub fn cannot_name_objects(symbols: &Symbols, btf: &Btf) -> Option<&'static str>
 }
 
 impl Known {
-    fn object(&self, reader: &mut Reader, addr: u64) -> Soon<Option<Object>> {
-        let (direct, pages) = (reader.word(self.page_offset), reader.word(self.vmemmap));
+    fn place(&self, reader: &mut Reader, addr: u64) -> Soon<Place> {
         let end = self.vmalloc.map(|at| reader.word(at)).transpose();
-        let (Some(direct), Some(pages), end) = (direct?, pages?, end?.flatten().unwrap_or(u64::MAX)) else {
-            return Ok(None);
+        let bases = match self.origin {
+            Origin::Variables { page_offset, vmemmap } => {
+                let (direct, pages) = (reader.word(page_offset), reader.word(vmemmap));
+                direct?.zip(pages?).map(|(direct, pages)| Bases { direct, pages })
+            }
+            Origin::Found(bases) => Some(bases),
+            Origin::Hidden(_) | Origin::Nowhere => None,
         };
+        let Some(Bases { direct, pages }) = bases else {
+            return Ok(Place::Elsewhere);
+        };
+        // Where the direct map ends is not known without its variable: what lies behind it has no `struct page`.
+        let end = end?.flatten().unwrap_or(pages);
         if !(direct..end).contains(&addr) {
-            return Ok(None);
+            return Ok(Place::Elsewhere);
         }
         let page = pages.wrapping_add((addr - direct) / PAGE * self.page_size);
         let Some(head) = reader.word(page.wrapping_add(self.head.into()))? else {
-            return Ok(None);
+            return Ok(Place::Elsewhere);
         };
         let page = if head & 1 == 1 { head - 1 } else { page };
         let (flags, page_type, cache) = (
@@ -138,17 +199,22 @@ impl Known {
             reader.word(page.wrapping_add(self.slab_cache.into())),
         );
         let (Some(flags), Some(page_type), Some(cache)) = (flags?, page_type?, cache?) else {
-            return Ok(None);
+            return Ok(Place::Elsewhere);
         };
         let is_slab = match self.mark {
             Mark::Flag(bit) => flags >> bit & 1 == 1,
             Mark::Type(code) => page_type >> 24 == code,
         };
-        if !is_slab || page < pages {
-            return Ok(None);
+        if page < pages {
+            return Ok(Place::Elsewhere);
         }
-        let slab = direct.wrapping_add((page - pages) / self.page_size * PAGE);
-        self.within(reader, addr, slab, cache)
+        let first = direct.wrapping_add((page - pages) / self.page_size * PAGE);
+        if !is_slab {
+            return Ok(Place::Pages { first });
+        }
+        Ok(self
+            .within(reader, addr, first, cache)?
+            .map_or(Place::Elsewhere, Place::Object))
     }
 
     fn within(&self, reader: &mut Reader, addr: u64, slab: u64, cache: u64) -> Soon<Option<Object>> {
@@ -186,6 +252,11 @@ impl Known {
             },
         }))
     }
+}
+
+/// How the bases are found where no variable says them; x86-64 only.
+fn hidden(btf: &Btf) -> Option<Fields> {
+    cfg!(target_arch = "x86_64").then(|| Fields::new(btf)).flatten()
 }
 
 /// KERNEL: `enum pagetype` (include/linux/page-flags.h) since 6.12, `enum pageflags` up to 6.9. In between the type was coded in

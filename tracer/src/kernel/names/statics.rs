@@ -68,6 +68,12 @@ impl Areas {
         Ok(())
     }
 
+    /// Where the first CPU has what a per-CPU pointer leads to.
+    pub fn first(&self, pointer: u64) -> Option<u64> {
+        let &(begin, _) = self.begins.first()?;
+        Some(begin.wrapping_sub(self.start).wrapping_add(pointer))
+    }
+
     /// The CPU in whose area an address may lie, and the offset in it.
     fn place(&self, addr: u64) -> Option<(u32, u32)> {
         let after = self.begins.partition_point(|&(begin, _)| begin <= addr);

@@ -34,6 +34,15 @@ const NAMED: &[(&str, &str)] = &[
     ("UDPv6", "udp6_sock"),
     ("RAW", "raw_sock"),
     ("RAWv6", "raw6_sock"),
+    ("PING", "inet_sock"),
+    ("PINGv6", "raw6_sock"),
+    ("UDP-Lite", "udp_sock"),
+    ("UDPLITEv6", "udp6_sock"),
+    ("tw_sock_TCP", "tcp_timewait_sock"),
+    ("request_sock_TCP", "tcp_request_sock"),
+    ("tw_sock_TCPv6", "tcp6_timewait_sock"),
+    ("request_sock_TCPv6", "tcp6_request_sock"),
+    ("key_jar", "key"),
     ("UNIX", "unix_sock"),
     ("UNIX-STREAM", "unix_sock"),
 ];
@@ -68,8 +77,13 @@ pub enum ObjectType {
     Struct(String),
     /// The same, of a module.
     OfModule(Arc<ModuleTypes>, String),
-    /// One of several: (cache, struct), of those whose struct is known. Merged caches share their slabs.
-    OneOf(Vec<(String, String)>),
+    /// One of several: merged caches share their slabs.
+    OneOf {
+        /// (cache, struct), of those whose struct is known.
+        known: Vec<(String, String)>,
+        /// How many others there are.
+        unknown: usize,
+    },
     /// Memory of `kmalloc`, of this size.
     Kmalloc(u32),
     /// Not known.
@@ -134,10 +148,13 @@ fn object_type(btf: &Btf, cache: &Cache, aliases: &[String]) -> ObjectType {
     if cache.merged {
         // The merged cache has the size of the largest: the others may be smaller.
         let smaller = |name: &str| btf.struct_size(name).is_ok_and(|own| own <= size);
-        let others = aliases
+        let known: Vec<(String, String)> = aliases
             .iter()
-            .filter_map(|alias| Some((alias.clone(), struct_of(alias, smaller)?)));
-        return ObjectType::OneOf(others.collect());
+            .filter_map(|alias| Some((alias.clone(), struct_of(alias, smaller)?)))
+            .collect();
+        // Without aliases there are at least two that are not known.
+        let unknown = aliases.len().max(2) - known.len().min(aliases.len());
+        return ObjectType::OneOf { known, unknown };
     }
     own_struct(btf, cache).map_or(ObjectType::Unknown, ObjectType::Struct)
 }

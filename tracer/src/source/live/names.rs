@@ -20,8 +20,10 @@ const MAX_SEEN: usize = 262_144;
 const MAX_PENDING: usize = 65_536;
 /// Locks named in one go.
 const BATCH: usize = 2_048;
-/// Share of the time that naming may take is one part in this many.
-const BUDGET: u64 = 20;
+/// Share of the time that naming again may take is one part in this many.
+const BUDGET_AGAIN: u32 = 20;
+/// The same for naming for the first time: what a lock lies in may be gone soon.
+const BUDGET_NEW: u32 = 8;
 /// What lies in an object is named again after this time if it is still contended: the object may be another one by then.
 const HOLDS_FOR: Nanos = Nanos::from_secs(5);
 
@@ -33,11 +35,29 @@ pub struct Names {
     /// Call sites of stacks.
     sites: HashMap<StackId, Arc<str>>,
     locks: HashMap<LockAddr, Known>,
+    /// Locks that are to be named for the first time, and again.
+    new: Queue,
+    again: Queue,
+    /// Time of the newest event.
+    latest: Timestamp,
+}
+
+/// Locks that wait for their names.
+#[derive(Default)]
+struct Queue {
     pending: VecDeque<(LockAddr, LockKind)>,
     /// Before that, locks only queue up.
     next: Option<Instant>,
-    /// Time of the newest event.
-    latest: Timestamp,
+}
+
+impl Queue {
+    /// Some of the locks, unless naming took too much of the time lately.
+    fn batch(&mut self, now: Instant, most: usize) -> Vec<(LockAddr, LockKind)> {
+        if self.next.is_some_and(|next| now < next) {
+            return Vec::new();
+        }
+        self.pending.drain(..most.min(self.pending.len())).collect()
+    }
 }
 
 /// What is known of a lock.
@@ -81,8 +101,8 @@ impl Names {
             frames: HashSet::new(),
             sites: HashMap::new(),
             locks: HashMap::new(),
-            pending: VecDeque::new(),
-            next: None,
+            new: Queue::default(),
+            again: Queue::default(),
             latest: Timestamp(0),
         }
     }
@@ -116,10 +136,10 @@ impl Names {
     /// # Errors
     /// As for [`Self::announce`].
     pub fn announce_last(&mut self, from: usize, memory: &mut dyn Memory, out: &mut Vec<Event>) -> Result<()> {
-        self.next = None;
+        (self.new.next, self.again.next) = (None, None);
         self.announce(from, memory, out)?;
         let time = self.latest;
-        self.next = None;
+        (self.new.next, self.again.next) = (None, None);
         let mut touched = Vec::new();
         self.resolve(memory, MAX_PENDING, &mut touched)?;
         out.extend(
@@ -145,7 +165,8 @@ impl Names {
         }
         if self.locks.len() > MAX_SEEN {
             self.locks.clear();
-            self.pending.clear();
+            self.new.pending.clear();
+            self.again.pending.clear();
         }
     }
 
@@ -217,6 +238,7 @@ impl Names {
         let is_static = known.named.as_ref().is_some_and(|named| named.fixed);
         let stale = !is_static && (known.time == Timestamp(0) || event.time.since(known.time) > HOLDS_FOR);
         if stale && !known.queued {
+            let first = known.time == Timestamp(0);
             (known.kind, known.time) = (kind, event.time);
             // Nothing needs to be read for a variable: a finding that opens now has its name already.
             if let Some(variable) = self.namer.variable(lock, kind) {
@@ -224,9 +246,10 @@ impl Names {
                 return Some(lock);
             }
             known.queued = true;
-            self.pending.push_back((lock, kind));
-            while self.pending.len() > MAX_PENDING {
-                if let Some((dropped, _)) = self.pending.pop_front()
+            let queue = if first { &mut self.new } else { &mut self.again };
+            queue.pending.push_back((lock, kind));
+            while queue.pending.len() > MAX_PENDING {
+                if let Some((dropped, _)) = queue.pending.pop_front()
                     && let Some(dropped) = self.locks.get_mut(&dropped)
                 {
                     dropped.queued = false;
@@ -238,20 +261,22 @@ impl Names {
 
     /// Names some of the locks that wait for it, unless that took too much of the time lately.
     fn resolve(&mut self, memory: &mut dyn Memory, most: usize, touched: &mut Vec<LockAddr>) -> Result<()> {
-        let started = Instant::now();
-        if self.pending.is_empty() || self.next.is_some_and(|next| started < next) {
-            return Ok(());
-        }
-        let batch: Vec<(LockAddr, LockKind)> = self.pending.drain(..most.min(self.pending.len())).collect();
-        let names = self.namer.name(&batch, memory)?;
-        for ((lock, _), named) in batch.into_iter().zip(names) {
-            if let Some(known) = self.locks.get_mut(&lock) {
-                known.queued = false;
-                known.take(named);
-                touched.push(lock);
+        for (queue, budget) in [(&mut self.new, BUDGET_NEW), (&mut self.again, BUDGET_AGAIN)] {
+            let started = Instant::now();
+            let batch = queue.batch(started, most);
+            if batch.is_empty() {
+                continue;
             }
+            let names = self.namer.name(&batch, memory)?;
+            for ((lock, _), named) in batch.into_iter().zip(names) {
+                if let Some(known) = self.locks.get_mut(&lock) {
+                    known.queued = false;
+                    known.take(named);
+                    touched.push(lock);
+                }
+            }
+            queue.next = Some(started + started.elapsed() * budget);
         }
-        self.next = Some(started + started.elapsed() * BUDGET as u32);
         Ok(())
     }
 

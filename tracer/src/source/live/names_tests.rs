@@ -114,28 +114,37 @@ fn queue(names: &mut Names, lock: u64) {
         sent: None,
     };
     names.locks.insert(LockAddr(lock), known);
-    names.pending.push_back((LockAddr(lock), LockKind::Mutex));
+    names.new.pending.push_back((LockAddr(lock), LockKind::Mutex));
 }
 
 #[test]
 fn a_variable_is_named_at_once_however_long_others_have_to_wait() {
     let mut names = names();
-    names.next = Some(Instant::now() + Duration::from_secs(3600));
+    names.new.next = Some(Instant::now() + Duration::from_secs(3600));
     let rtnl = (5, "rtnl_mutex".to_owned(), Some("rtnl_mutex".to_owned()));
     assert_eq!(
         announced(&mut names, vec![wait(5, DATA, 0), wait(6, HEAP, 0)]),
         (vec![rtnl], 1)
     );
-    assert_eq!(names.pending, [(LockAddr(HEAP), LockKind::Mutex)]);
+    assert_eq!(names.new.pending, [(LockAddr(HEAP), LockKind::Mutex)]);
+}
+
+#[test]
+fn a_new_lock_does_not_wait_for_those_that_are_named_again() {
+    let mut names = names();
+    names.again.next = Some(Instant::now() + Duration::from_secs(3600));
+    queue(&mut names, DATA);
+    let rtnl = (5, "rtnl_mutex".to_owned(), Some("rtnl_mutex".to_owned()));
+    assert_eq!(announced(&mut names, vec![wait(5, HEAP, 0)]).0, [rtnl]);
 }
 
 #[test]
 fn a_name_that_had_to_wait_comes_without_another_event() {
     let mut names = names();
-    names.next = Some(Instant::now() + Duration::from_secs(3600));
+    names.new.next = Some(Instant::now() + Duration::from_secs(3600));
     queue(&mut names, DATA);
     assert_eq!(announced(&mut names, vec![wait(5, HEAP, 0)]), (vec![], 0));
-    names.next = None;
+    names.new.next = None;
     let rtnl = (5, "rtnl_mutex".to_owned(), Some("rtnl_mutex".to_owned()));
     assert_eq!(announced(&mut names, vec![]).0, [rtnl]);
 }
@@ -143,7 +152,7 @@ fn a_name_that_had_to_wait_comes_without_another_event() {
 #[test]
 fn the_last_batch_names_everything() {
     let mut names = names();
-    names.next = Some(Instant::now() + Duration::from_secs(3600));
+    names.new.next = Some(Instant::now() + Duration::from_secs(3600));
     queue(&mut names, DATA);
     let mut out = vec![wait(5, HEAP, 0)];
     names.announce_last(0, &mut Nothing, &mut out).unwrap();
@@ -168,12 +177,12 @@ fn what_may_have_become_another_object_is_looked_at_again() {
     let mut names = names();
     let later = 5 + HOLDS_FOR.0;
     announced(&mut names, vec![wait(5, HEAP, 0), wait(5, DATA, 0)]);
-    names.next = Some(Instant::now() + Duration::from_secs(3600));
+    names.again.next = Some(Instant::now() + Duration::from_secs(3600));
     announced(&mut names, vec![wait(later, HEAP, 0), wait(later, DATA, 0)]);
-    assert_eq!(names.pending.len(), 0, "not yet");
+    assert_eq!(names.again.pending.len(), 0, "not yet");
     announced(&mut names, vec![wait(later + 1, HEAP, 0), wait(later + 1, DATA, 0)]);
     assert_eq!(
-        names.pending,
+        names.again.pending,
         [(LockAddr(HEAP), LockKind::Mutex)],
         "a variable stays what it is"
     );

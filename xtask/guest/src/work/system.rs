@@ -214,3 +214,207 @@ pub fn wait(pid: libc::pid_t) -> Result<libc::c_int> {
     checked(result).context("waitpid")?;
     Ok(status)
 }
+
+/// Mounts a new tmpfs at a path.
+///
+/// # Errors
+/// `mount` failed.
+pub fn mount_tmpfs(path: &str) -> Result<()> {
+    let path = CString::new(path)?;
+    #[expect(unsafe_code, reason = "mount has no safe interface")]
+    // SAFETY: strings that end with a zero byte, and no data.
+    let result = unsafe { libc::mount(c"work".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()) };
+    checked(result).context("mount")?;
+    Ok(())
+}
+
+/// Unmounts what is mounted at a path.
+///
+/// # Errors
+/// `umount` failed.
+pub fn unmount(path: &str) -> Result<()> {
+    let path = CString::new(path)?;
+    #[expect(unsafe_code, reason = "umount has no safe interface")]
+    // SAFETY: a string that ends with a zero byte.
+    let result = unsafe { libc::umount(path.as_ptr()) };
+    checked(result).context("umount")?;
+    Ok(())
+}
+
+/// Maps a file shared, writes to every page, and unmaps it.
+///
+/// # Errors
+/// `mmap` or `munmap` failed.
+pub fn map_file_once(file: &File, bytes: usize) -> Result<()> {
+    #[expect(unsafe_code, reason = "mmap has no safe interface")]
+    // SAFETY: a new mapping of a file that is never made shorter, unmapped before its address is forgotten; others write the same
+    // bytes there, which nobody reads.
+    let result = unsafe {
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        );
+        if at == libc::MAP_FAILED {
+            -1
+        } else {
+            for page in (0..bytes).step_by(4096) {
+                at.cast::<u8>().add(page).write_volatile(1);
+            }
+            libc::munmap(at, bytes)
+        }
+    };
+    checked(result).context("mmap of a file")?;
+    Ok(())
+}
+
+/// Sends the own process a signal that is ignored.
+///
+/// # Errors
+/// `kill` failed.
+pub fn signal_self() -> Result<()> {
+    #[expect(unsafe_code, reason = "a system call on integers")]
+    // SAFETY: SIGURG is ignored unless somebody asks for it.
+    let result = unsafe { libc::kill(libc::getpid(), libc::SIGURG) };
+    checked(result).context("kill")?;
+    Ok(())
+}
+
+/// Sets the process's timer of virtual time to an hour, and off again.
+///
+/// # Errors
+/// `setitimer` failed.
+pub fn interval_timer() -> Result<()> {
+    for seconds in [3600, 0] {
+        #[expect(unsafe_code, reason = "setitimer has no safe interface")]
+        // SAFETY: all zeros is a valid itimerval, and the old value is not asked for.
+        let result = unsafe {
+            let mut value: libc::itimerval = std::mem::zeroed();
+            value.it_value.tv_sec = seconds;
+            libc::setitimer(libc::ITIMER_VIRTUAL, &value, std::ptr::null_mut())
+        };
+        checked(result).context("setitimer")?;
+    }
+    Ok(())
+}
+
+/// A message queue, a semaphore and a segment of shared memory.
+#[derive(Debug)]
+pub struct SystemV {
+    queue: libc::c_int,
+    semaphore: libc::c_int,
+    memory: libc::c_int,
+}
+
+impl SystemV {
+    /// New ones.
+    ///
+    /// # Errors
+    /// The kernel has none of one of them.
+    pub fn new() -> Result<Self> {
+        let mode = libc::IPC_CREAT | 0o600;
+        #[expect(unsafe_code, reason = "no safe interface")]
+        // SAFETY: system calls on integers.
+        let (queue, semaphore, memory) = unsafe {
+            (
+                libc::msgget(libc::IPC_PRIVATE, mode),
+                libc::semget(libc::IPC_PRIVATE, 1, mode),
+                libc::shmget(libc::IPC_PRIVATE, 1 << 16, mode),
+            )
+        };
+        Ok(Self {
+            queue: checked(queue).context("msgget")?,
+            semaphore: checked(semaphore).context("semget")?,
+            memory: checked(memory).context("shmget")?,
+        })
+    }
+
+    /// A message there and back, the semaphore up and down, the memory attached and detached; sometimes another one of each is made
+    /// and removed.
+    ///
+    /// # Errors
+    /// A call failed otherwise than because a queue is full or empty.
+    pub fn once(&self, remake: bool) -> Result<()> {
+        #[repr(C)]
+        struct Message {
+            kind: libc::c_long,
+            text: [u8; 64],
+        }
+        let mut message = Message { kind: 1, text: [1; 64] };
+        #[expect(unsafe_code, reason = "no safe interface")]
+        // SAFETY: the message has the size that is told, behind its kind; the two operations are an array of two; the memory that is
+        // attached is detached before its address is forgotten.
+        unsafe {
+            let at = std::ptr::from_mut(&mut message).cast::<libc::c_void>();
+            // Full, or empty, or taken by another thread.
+            let _ = libc::msgsnd(self.queue, at, 64, libc::IPC_NOWAIT);
+            let _ = libc::msgrcv(self.queue, at, 64, 0, libc::IPC_NOWAIT);
+            let mut operations = [1, -1].map(|sem_op| libc::sembuf {
+                sem_num: 0,
+                sem_op,
+                sem_flg: libc::IPC_NOWAIT as libc::c_short,
+            });
+            checked(libc::semop(self.semaphore, operations.as_mut_ptr(), 2)).context("semop")?;
+            let attached = libc::shmat(self.memory, std::ptr::null(), 0);
+            if attached.addr() != usize::MAX {
+                attached.cast::<u8>().write_volatile(1);
+                checked(libc::shmdt(attached)).context("shmdt")?;
+            }
+        }
+        if remake {
+            Self::new()?.remove()?;
+        }
+        Ok(())
+    }
+
+    fn remove(self) -> Result<()> {
+        #[expect(unsafe_code, reason = "no safe interface")]
+        // SAFETY: IPC_RMID takes no pointer.
+        let results = unsafe {
+            [
+                libc::msgctl(self.queue, libc::IPC_RMID, std::ptr::null_mut()),
+                libc::semctl(self.semaphore, 0, libc::IPC_RMID),
+                libc::shmctl(self.memory, libc::IPC_RMID, std::ptr::null_mut()),
+            ]
+        };
+        for result in results {
+            checked(result).context("IPC_RMID")?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds a key of this number to the keyring of the user, or clears that.
+///
+/// # Errors
+/// The kernel has no keys.
+pub fn add_key(number: usize, clear: bool) -> Result<()> {
+    /// KERNEL: include/uapi/linux/keyctl.h.
+    const USER_KEYRING: libc::c_long = -4;
+    const CLEAR: libc::c_long = 7;
+    let description = CString::new(format!("work{number}"))?;
+    #[expect(unsafe_code, reason = "no safe interface")]
+    // SAFETY: strings that end with a zero byte, and a payload of the size that is told.
+    let result = unsafe {
+        if clear {
+            libc::syscall(libc::SYS_keyctl, CLEAR, USER_KEYRING)
+        } else {
+            let payload = [0_u8; 16];
+            libc::syscall(
+                libc::SYS_add_key,
+                c"user".as_ptr(),
+                description.as_ptr(),
+                payload.as_ptr(),
+                payload.len(),
+                USER_KEYRING,
+            )
+        }
+    };
+    if result < 0 {
+        return Err(Error::last_os_error()).context("add_key");
+    }
+    Ok(())
+}

@@ -1,7 +1,8 @@
 //! Locks of a terminal.
 
-use super::{for_ever, say, system};
+use super::{for_ever, in_turn, say, system};
 use anyhow::{Context as _, Result};
+use rustix::termios::{OptionalActions, Winsize};
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 
@@ -21,4 +22,45 @@ pub fn write() -> Result<()> {
     let result = for_ever(|_| (&slave).write_all(&[b'x'; 256]).context("writing to the terminal"));
     let _ = drain.join();
     result
+}
+
+/// All threads set up, write to and read from a few terminals, and open and close them.
+pub fn many() -> Result<()> {
+    const TERMINALS: usize = 3;
+    let mut terminals = Vec::new();
+    for _ in 0..TERMINALS {
+        let (master, path) = system::pseudo_terminal()?;
+        rustix::io::ioctl_fionbio(&master, true)?;
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .context("opening the slave")?;
+        rustix::io::ioctl_fionbio(&slave, true)?;
+        terminals.push((master, slave, path));
+    }
+    in_turn(|turn| {
+        let Some((master, slave, path)) = terminals.get(turn.of(TERMINALS)) else {
+            return Ok(());
+        };
+        let settings = rustix::termios::tcgetattr(slave).context("tcgetattr")?;
+        rustix::termios::tcsetattr(slave, OptionalActions::Now, &settings).context("tcsetattr")?;
+        let size = Winsize {
+            ws_row: 24 + turn.thread as u16,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(slave, size).context("tcsetwinsize")?;
+        // The buffers may be full, or empty.
+        let _ = (&*slave).write(&[b'x'; 128]);
+        let _ = (&*master).write(b"typed\n");
+        let _ = (&*master).read(&mut [0; 256]);
+        let _ = (&*slave).read(&mut [0; 256]);
+        if turn.every(4) {
+            drop(OpenOptions::new().write(true).open(path).context("opening the slave")?);
+            drop(system::pseudo_terminal()?);
+        }
+        Ok(())
+    })
 }

@@ -1,5 +1,7 @@
 //! A kernel made of words.
 
+mod places;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +28,16 @@ ffffffff82000108 D vmemmap_base
 ffffffff82000110 D vmalloc_base
 ffffffff82000200 D __per_cpu_offset
 ffffffff82000300 D init_mm
+ffffffff82001000 D node_data
+ffffffff82001010 D __futex_data
+ffffffff82001020 D vmap_area_root
+ffffffff82001028 D file_operations
+ffffffff82001068 D behind
 ffffffffc0000000 d driver_lock\t[driver]
 ffffffffc0000100 d other\t[driver]
+ffffffffc0000200 d heap\t[driver]
+ffffffffc0000208 d pair\t[driver]
+ffffffffc0000218 d behind\t[driver]
 ";
 
 #[derive(Default)]
