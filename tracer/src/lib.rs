@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod capture;
 pub mod cli;
+pub mod descriptors;
 pub mod diagnosis;
 pub mod doctor;
 pub mod event;

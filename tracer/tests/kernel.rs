@@ -152,6 +152,10 @@ fn however_it_ends_nothing_of_it_stays_in_the_kernel() {
         let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
         let attached = told.find(|line| line.as_ref().is_ok_and(|line| line.contains("attached")));
         assert!(attached.is_some(), "it never said that it is attached");
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let room = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        // No descriptor that is opened later makes the kernel wait for a CPU that spins.
+        assert!(room.trim().parse::<u32>().unwrap() >= 1024, "{room}");
         let programs = programs_of(child.id());
         assert!(programs.len() >= 2, "a begin and an end at least: {programs:?}");
         kill_process(Pid::from_child(&child), signal).unwrap();
