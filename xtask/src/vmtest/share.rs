@@ -46,7 +46,7 @@ pub const TESTS: &[VmTest] = &[VmTest {
     group: GROUP,
     expects: &[],
     steps: |steps| {
-        steps.limit(Duration::from_secs(300));
+        steps.limit(Duration::from_secs(600));
         steps.shell("mounts", MOUNTS);
         steps.start_attached("live", &["record", "-o", CAPTURE]);
         steps.shell("work", &work());
