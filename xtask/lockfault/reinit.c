@@ -42,8 +42,7 @@ static int lockfault_request_new(struct lockfault_request **req)
 static int lockfault_reinit_again(struct lockfault_scenario *s, int (*fn)(void *),
 				  const char *comm)
 {
-	struct lockfault_task *t = lockfault_spawn(s, "reinit", 0, LOCKFAULT_ANY_CPU, fn, NULL,
-						   "%s", comm);
+	struct lockfault_task *t = lockfault_spawn(s, "reinit", 0, 1, fn, NULL, "%s", comm);
 
 	if (!t)
 		return -ENOMEM;

@@ -76,6 +76,9 @@ fn check(run: &GuestRun) -> Result<()> {
     Ok(())
 }
 
+/// Where the fault module runs the thread that initialises again.
+const REINIT_CPU: u32 = 1;
+
 struct Lock {
     scenario: &'static str,
     name: &'static str,
@@ -102,6 +105,7 @@ fn lock(truth: &Truth, found: &Value, is: &Lock) -> Result<Value> {
     let who = format!("lf_{short}_reinit ({by})");
     let used = format!("lf_{short}_holder ({holder}) held it and 1 task waited for it");
     Ok(finding(
+        found,
         by,
         short,
         &address,
@@ -143,6 +147,7 @@ fn completion(truth: &Truth, found: &Value) -> Result<Value> {
         "the waiter waits for {text:?}"
     );
     Ok(finding(
+        found,
         by,
         "rec",
         &address,
@@ -168,13 +173,18 @@ fn completion(truth: &Truth, found: &Value) -> Result<Value> {
 }
 
 /// What every such finding has, with the rest.
-fn finding(by: u32, short: &str, address: &str, rest: Value) -> Value {
+fn finding(found: &Value, by: u32, short: &str, address: &str, rest: Value) -> Value {
+    // It lives for a moment on the CPU that the module binds it to: a sample may hit it or not.
+    let cpu = match &found["tasks"][0]["cpu"] {
+        Value::Null => Value::Null,
+        _ => json!(REINIT_CPU),
+    };
     let mut finding = json!({
         "id": format!("reinit-in-use:{by}:{address}"),
         "kind": "reinit-in-use",
         "severity": "critical",
         "since_is_lower_bound": false,
-        "tasks": [{"tid": by, "tgid": by, "comm": format!("lf_{short}_reinit"), "context": "task", "state": "unknown", "cpu": null,
+        "tasks": [{"tid": by, "tgid": by, "comm": format!("lf_{short}_reinit"), "context": "task", "state": "unknown", "cpu": cpu,
             "site": null}],
         "next_steps": ["Find out why it is initialised a second time: a reused object, or an initialisation after its first use."],
     });
