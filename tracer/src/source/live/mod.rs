@@ -2,6 +2,7 @@
 
 pub mod board;
 mod cells;
+mod cpu_log;
 pub mod ending;
 mod holders;
 mod interrupt_stack;
@@ -14,7 +15,6 @@ mod sampler;
 mod scans;
 mod sleepers;
 mod spin;
-mod spin_log;
 mod spin_queue;
 mod standstill;
 mod watch;

@@ -7,6 +7,7 @@ use aya::Ebpf;
 use tracer_common::kind::{context, seen_by};
 use tracer_common::table::{SpinCpu, SpinLogEntry, SpinSlot};
 
+use super::cpu_log::{CpuLog, Cursor};
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
@@ -15,7 +16,6 @@ use crate::event::{
     TaskSample, TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
-use crate::source::live::spin_log::{Cursor, Log};
 use crate::wire;
 
 /// Reader of the spin tables.
@@ -105,12 +105,16 @@ impl Spins {
     pub fn read(&mut self, from: usize, losses: &mut Losses, now: Timestamp, out: &mut Vec<Event>) {
         for (cpu, cursor) in self.cursors.iter_mut().enumerate() {
             let log = CpuLog {
-                spins: &self.cpus,
+                cpus: &self.cpus,
+                logged_word: LOGGED_WORD,
                 log: &self.log,
+                per_cpu: self.per_cpu,
                 cpu,
-                first: cpu * self.per_cpu,
             };
-            let overwritten = cursor.read(&log, |entry| logged_events(cpu, &entry, out));
+            let overwritten = cursor.read(&log, |entry| {
+                logged_events(cpu, &entry, out);
+                true
+            });
             losses.add(LossCause::Overrun, overwritten);
         }
         let samples: HashMap<Tid, TaskSample> = out.iter().skip(from).filter_map(sampled).collect();
@@ -149,30 +153,6 @@ impl Spins {
                     old.then_some(((cpu, index), slot))
                 })
             })
-    }
-}
-
-/// The log of one CPU among those of all.
-struct CpuLog<'a> {
-    spins: &'a SharedArray<SpinCpu>,
-    log: &'a SharedArray<SpinLogEntry>,
-    cpu: usize,
-    first: usize,
-}
-
-impl Log for CpuLog<'_> {
-    type Entry = SpinLogEntry;
-
-    fn logged(&self) -> u64 {
-        self.spins.word(self.cpu, LOGGED_WORD).unwrap_or(0)
-    }
-
-    fn seq(&self, place: usize) -> Option<u64> {
-        self.log.word(self.first + place, 0)
-    }
-
-    fn entry(&self, place: usize) -> Option<SpinLogEntry> {
-        self.log.get(self.first + place)
     }
 }
 

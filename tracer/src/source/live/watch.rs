@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use tracer_common::watch::{MAX_WATCHED, WatchCpu, WatchEntry, act};
 
+use super::cpu_log::{CpuLog, Cursor};
 use super::spin;
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
@@ -194,12 +195,14 @@ pub struct Watch {
     cpus: SharedArray<WatchCpu>,
     log: SharedArray<WatchEntry>,
     per_cpu: usize,
-    /// Next entry to read, by CPU.
-    next: Vec<u64>,
+    /// By CPU.
+    cursors: Vec<Cursor>,
     entries: Vec<(usize, WatchEntry)>,
     stacks: std::collections::HashSet<StackId>,
 }
 
+/// Place of the log counter in a [`WatchCpu`].
+const LOGGED_WORD: usize = std::mem::offset_of!(WatchCpu, logged) / 8;
 /// Stacks remembered as already sent; beyond it they are sent again, which is harmless.
 const MAX_STACKS: usize = 65_536;
 
@@ -219,7 +222,7 @@ impl Watch {
             cpus: SharedArray::new(cpus, "WATCH_CPUS", sizes.cpus as usize)?,
             log: SharedArray::new(log, "WATCH_LOG", sizes.watch_entries() as usize)?,
             per_cpu: sizes.watch_log as usize,
-            next: vec![0; sizes.cpus as usize],
+            cursors: (0..sizes.cpus).map(|_| Cursor::new(sizes.watch_log as usize)).collect(),
             entries: Vec::new(),
             stacks: std::collections::HashSet::new(),
         })
@@ -227,45 +230,26 @@ impl Watch {
 
     /// Appends what was logged up to `until`, of all CPUs in the order in which it happened.
     pub fn read(&mut self, until: Timestamp, losses: &mut Losses, out: &mut Vec<Event>) {
-        for cpu in 0..self.cpus.len() {
-            let logged = self.cpus.word(cpu, 0).unwrap_or(0);
-            self.read_cpu(cpu, logged, until, losses);
+        for (cpu, cursor) in self.cursors.iter_mut().enumerate() {
+            let log = CpuLog {
+                cpus: &self.cpus,
+                logged_word: LOGGED_WORD,
+                log: &self.log,
+                per_cpu: self.per_cpu,
+                cpu,
+            };
+            let overwritten = cursor.read(&log, |entry| {
+                let due = entry.time <= until.0;
+                if due {
+                    self.entries.push((cpu, entry));
+                }
+                due
+            });
+            losses.add(LossCause::Overrun, overwritten);
         }
         self.entries.sort_by_key(|(_, entry)| entry.time);
         for (cpu, entry) in std::mem::take(&mut self.entries) {
             self.tell(cpu, &entry, out);
-        }
-    }
-
-    fn read_cpu(&mut self, cpu: usize, logged: u64, until: Timestamp, losses: &mut Losses) {
-        let Some(next) = self.next.get_mut(cpu) else { return };
-        let oldest = logged.saturating_sub(self.per_cpu as u64);
-        if *next < oldest {
-            losses.add(LossCause::Overrun, oldest - *next);
-            *next = oldest;
-        }
-        while *next < logged {
-            let index = cpu * self.per_cpu + usize::try_from(*next).unwrap_or(0) % self.per_cpu;
-            let (Some(before), Some(entry), Some(after)) =
-                (self.log.word(index, 0), self.log.get(index), self.log.word(index, 0))
-            else {
-                return;
-            };
-            let number = *next + 1;
-            if before != number || after != number {
-                if before.max(after) > number {
-                    losses.add(LossCause::Overrun, 1);
-                    *next += 1;
-                    continue;
-                }
-                // It is being written.
-                return;
-            }
-            if entry.time > until.0 {
-                return;
-            }
-            self.entries.push((cpu, entry));
-            *next += 1;
         }
     }
 
@@ -319,7 +303,7 @@ impl Watch {
     }
 }
 
-const _: () = assert!(std::mem::offset_of!(WatchEntry, seq) == 0 && std::mem::offset_of!(WatchCpu, logged) == 0);
+const _: () = assert!(std::mem::offset_of!(WatchEntry, seq) == 0);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,9 @@
 //! Reading a log that programs go on writing: which entries are whole, which are still being written, which are gone.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::bpf::shared::SharedArray;
+
 /// The reader's place in the log of one CPU.
 ///
 /// A writer takes the next number, sets the entry's sequence number to 0, writes the entry, and sets the sequence number to the
@@ -24,6 +28,40 @@ pub trait Log {
     fn entry(&self, place: usize) -> Option<Self::Entry>;
 }
 
+/// The part of one CPU in a log whose entries begin with their sequence numbers.
+pub struct CpuLog<'a, C, E> {
+    /// State of the CPUs.
+    pub cpus: &'a SharedArray<C>,
+    /// Word of a CPU's state that counts the numbers taken.
+    pub logged_word: usize,
+    /// Entries of all CPUs, those of each together.
+    pub log: &'a SharedArray<E>,
+    /// Entries of each.
+    pub per_cpu: usize,
+    /// Which CPU.
+    pub cpu: usize,
+}
+
+impl<C, E> Log for CpuLog<'_, C, E>
+where
+    C: FromBytes + IntoBytes + Immutable + Copy,
+    E: FromBytes + IntoBytes + Immutable + Copy,
+{
+    type Entry = E;
+
+    fn logged(&self) -> u64 {
+        self.cpus.word(self.cpu, self.logged_word).unwrap_or(0)
+    }
+
+    fn seq(&self, place: usize) -> Option<u64> {
+        self.log.word(self.cpu * self.per_cpu + place, 0)
+    }
+
+    fn entry(&self, place: usize) -> Option<E> {
+        self.log.get(self.cpu * self.per_cpu + place)
+    }
+}
+
 impl Cursor {
     /// At the first entry of an empty log with room for `capacity` entries.
     #[must_use]
@@ -34,9 +72,9 @@ impl Cursor {
         }
     }
 
-    /// Gives every whole entry that is new, oldest first, up to one that is still being written: that one is for the next call.
-    /// Returns how many were overwritten before they were read.
-    pub fn read<L: Log>(&mut self, log: &L, mut whole: impl FnMut(L::Entry)) -> u64 {
+    /// Gives every whole entry that is new, oldest first, up to one that is still being written or that is not taken (`false`): that
+    /// one is for the next call. Returns how many were overwritten before they were read.
+    pub fn read<L: Log>(&mut self, log: &L, mut take: impl FnMut(L::Entry) -> bool) -> u64 {
         let logged = log.logged();
         let mut lost = self.skip_overwritten(logged);
         while self.next < logged {
@@ -45,8 +83,10 @@ impl Cursor {
                 break;
             };
             if before == self.next + 1 && after == before {
+                if !take(entry) {
+                    break;
+                }
                 self.next += 1;
-                whole(entry);
                 continue;
             }
             // Not whole: somebody writes there. If that is the writer of a later number, this one is gone; else it is to come.
@@ -143,8 +183,25 @@ mod tests {
 
     fn read(cursor: &mut Cursor, log: &Numbers) -> (Vec<u64>, u64) {
         let mut seen = Vec::new();
-        let lost = cursor.read(log, |number| seen.push(number));
+        let lost = cursor.read(log, |number| {
+            seen.push(number);
+            true
+        });
         (seen, lost)
+    }
+
+    #[test]
+    fn what_is_not_taken_comes_again() {
+        let (log, mut cursor) = (Numbers::new(4), Cursor::new(4));
+        log.log(3);
+        let mut seen = Vec::new();
+        let take = |number| {
+            seen.push(number);
+            number < 1
+        };
+        assert_eq!(cursor.read(&log, take), 0);
+        assert_eq!(seen, [0, 1]);
+        assert_eq!(read(&mut cursor, &log), (vec![1, 2], 0));
     }
 
     #[test]
