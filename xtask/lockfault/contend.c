@@ -15,6 +15,7 @@ static lockfault_frame int lockfault_contend_holder(void *data)
 	bool write = c->parts[self->index].write;
 
 	c->take(write);
+	lockfault_took(self, write || !c->shared);
 	lockfault_holds(self);
 	lockfault_gate_pass(&c->gate);
 	c->give(write);
@@ -29,6 +30,7 @@ static lockfault_frame int lockfault_contend_waiter(void *data)
 
 	lockfault_wants(self);
 	c->take(write);
+	lockfault_took(self, write || !c->shared);
 	c->give(write);
 	return 0;
 }
@@ -44,15 +46,24 @@ static lockfault_frame int lockfault_contend_storm(void *data)
 	struct lockfault_contend *c = self->arg;
 	unsigned int round;
 
-	for (round = self->index; time_before(jiffies, c->storm_end); round++) {
+	for (round = self->index; c->rounds ? round - self->index < c->rounds :
+					      time_before(jiffies, c->storm_end); round++) {
 		bool write = round % 2;
+		bool otherwise = c->otherwise && round % 3;
 
-		c->take(write);
+		if (otherwise)
+			c->take_otherwise(write, round / 6);
+		else
+			c->take(write);
+		lockfault_took(self, write || !c->shared);
 		if (round % 4)
 			udelay(50);
 		else
 			usleep_range(200, 400);
-		c->give(write);
+		if (!otherwise)
+			c->give(write);
+		else if (c->give_otherwise(write, round / 6))
+			lockfault_took(self, false);
 		cond_resched();
 	}
 	return 0;
@@ -100,11 +111,14 @@ int lockfault_contend_run(struct lockfault_scenario *s, struct lockfault_contend
 		if (next < 0)
 			return next;
 	}
+	c->rounds = c->take_otherwise ? lockfault_param(s, "rounds") : 0;
+	c->otherwise = c->take_otherwise && lockfault_param(s, "otherwise");
 	c->storm_end = jiffies + msecs_to_jiffies(lockfault_param(s, "ms"));
 	for (i = 0; i < lockfault_param(s, "threads"); i++)
 		if (!lockfault_spawn(s, "storm", i, LOCKFAULT_ANY_CPU,
 				     lockfault_contend_storm, c, "%s%u", c->storm_comm, i))
 			return -ENOMEM;
-	lockfault_sleep_ms(lockfault_param(s, "ms"));
+	if (!c->rounds)
+		lockfault_sleep_ms(lockfault_param(s, "ms"));
 	return LOCKFAULT_ENDS;
 }

@@ -7,6 +7,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/percpu-rwsem.h>
 #include <linux/semaphore.h>
 #include <linux/slab.h>
@@ -29,6 +30,31 @@ static lockfault_frame void lockfault_contend_mutex_give(bool write)
 	mutex_unlock(&lockfault_contend_mutex_lock);
 }
 
+/* Nobody signals a kernel thread that has not asked for it, so none of these returns without the lock. */
+static lockfault_frame void lockfault_contend_mutex_otherwise(bool write, unsigned int how)
+{
+	switch (how % 4) {
+	case 0:
+		mutex_lock_io(&lockfault_contend_mutex_lock);
+		return;
+	case 1:
+		WARN_ON(mutex_lock_interruptible(&lockfault_contend_mutex_lock));
+		return;
+	case 2:
+		WARN_ON(mutex_lock_killable(&lockfault_contend_mutex_lock));
+		return;
+	default:
+		while (!mutex_trylock(&lockfault_contend_mutex_lock))
+			usleep_range(50, 100);
+	}
+}
+
+static lockfault_frame bool lockfault_contend_mutex_back(bool write, unsigned int how)
+{
+	mutex_unlock(&lockfault_contend_mutex_lock);
+	return false;
+}
+
 static bool lockfault_contend_mutex_queued(const struct lockfault_part *part, unsigned int waiters)
 {
 	return lockfault_mutex_waiters(&lockfault_contend_mutex_lock) == waiters;
@@ -45,6 +71,8 @@ static const struct lockfault_part lockfault_contend_mutex_parts[] = {
 static struct lockfault_contend lockfault_contend_mutex_play = {
 	.take = lockfault_contend_mutex_take,
 	.give = lockfault_contend_mutex_give,
+	.take_otherwise = lockfault_contend_mutex_otherwise,
+	.give_otherwise = lockfault_contend_mutex_back,
 	.queued = lockfault_contend_mutex_queued,
 	.parts = lockfault_contend_mutex_parts,
 	.storm_comm = "lf_cmx_storm",
@@ -59,7 +87,7 @@ struct lockfault_scenario lockfault_contend_mutex = {
 	.name = "contend-mutex",
 	.run = lockfault_contend_mutex_run,
 	.locks = { { "lockfault_contend_mutex_lock", &lockfault_contend_mutex_lock } },
-	.params = LOCKFAULT_CONTEND_PARAMS,
+	.params = { LOCKFAULT_CONTEND_PARAMS, LOCKFAULT_CONTEND_WATCHED },
 };
 
 /*
@@ -90,6 +118,41 @@ static lockfault_frame void lockfault_contend_rwsem_give(bool write)
 		up_read(&lockfault_contend_inode->rwsem);
 }
 
+static lockfault_frame void lockfault_contend_rwsem_otherwise(bool write, unsigned int how)
+{
+	struct rw_semaphore *rwsem = &lockfault_contend_inode->rwsem;
+
+	switch (how % 3) {
+	case 0:
+		if (write)
+			WARN_ON(down_write_killable(rwsem));
+		else
+			WARN_ON(down_read_interruptible(rwsem));
+		return;
+	case 1:
+		if (write)
+			WARN_ON(down_write_killable(rwsem));
+		else
+			WARN_ON(down_read_killable(rwsem));
+		return;
+	default:
+		while (!(write ? down_write_trylock(rwsem) : down_read_trylock(rwsem)))
+			usleep_range(50, 100);
+	}
+}
+
+static lockfault_frame bool lockfault_contend_rwsem_back(bool write, unsigned int how)
+{
+	bool downgraded = write && how % 2;
+
+	if (downgraded) {
+		downgrade_write(&lockfault_contend_inode->rwsem);
+		udelay(50);
+	}
+	lockfault_contend_rwsem_give(write && !downgraded);
+	return downgraded;
+}
+
 static bool lockfault_contend_rwsem_queued(const struct lockfault_part *part, unsigned int waiters)
 {
 	/* PREEMPT_RT: a writer that waits for readers is on no list. */
@@ -109,6 +172,9 @@ static const struct lockfault_part lockfault_contend_rwsem_parts[] = {
 static struct lockfault_contend lockfault_contend_rwsem_play = {
 	.take = lockfault_contend_rwsem_take,
 	.give = lockfault_contend_rwsem_give,
+	.take_otherwise = lockfault_contend_rwsem_otherwise,
+	.give_otherwise = lockfault_contend_rwsem_back,
+	.shared = true,
 	.queued = lockfault_contend_rwsem_queued,
 	.parts = lockfault_contend_rwsem_parts,
 	.storm_comm = "lf_crs_storm",
@@ -140,7 +206,7 @@ struct lockfault_scenario lockfault_contend_rwsem = {
 	.exit = lockfault_contend_rwsem_exit,
 	.run = lockfault_contend_rwsem_run,
 	.locks = { { "heap.contend.rwsem" } },
-	.params = LOCKFAULT_CONTEND_PARAMS,
+	.params = { LOCKFAULT_CONTEND_PARAMS, LOCKFAULT_CONTEND_WATCHED },
 };
 
 /*
@@ -197,7 +263,7 @@ struct lockfault_scenario lockfault_contend_semaphore = {
 	.init = lockfault_contend_semaphore_init,
 	.run = lockfault_contend_semaphore_run,
 	.locks = { { "lockfault_contend_sem", &lockfault_contend_sem } },
-	.params = LOCKFAULT_CONTEND_PARAMS,
+	.params = { LOCKFAULT_CONTEND_PARAMS },
 };
 
 /*
@@ -246,7 +312,7 @@ struct lockfault_scenario lockfault_contend_rt_mutex = {
 	.name = "contend-rt-mutex",
 	.run = lockfault_contend_rt_mutex_run,
 	.locks = { { "lockfault_contend_rtm", &lockfault_contend_rtm } },
-	.params = LOCKFAULT_CONTEND_PARAMS,
+	.params = { LOCKFAULT_CONTEND_PARAMS },
 };
 
 /*
@@ -303,6 +369,7 @@ static const struct lockfault_part lockfault_contend_percpu_parts[] = {
 static struct lockfault_contend lockfault_contend_percpu_play = {
 	.take = lockfault_contend_percpu_take,
 	.give = lockfault_contend_percpu_give,
+	.shared = true,
 	.queued = lockfault_contend_percpu_queued,
 	.parts = lockfault_contend_percpu_parts,
 	.storm_comm = "lf_cpr_storm",
@@ -329,5 +396,5 @@ struct lockfault_scenario lockfault_contend_percpu_rwsem = {
 	.exit = lockfault_contend_percpu_exit,
 	.run = lockfault_contend_percpu_run,
 	.locks = { { "lockfault_contend_percpu", &lockfault_contend_percpu } },
-	.params = LOCKFAULT_CONTEND_PARAMS,
+	.params = { LOCKFAULT_CONTEND_PARAMS },
 };

@@ -21,7 +21,7 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 
-#include "lockfault.h"
+#include "contend.h"
 
 #define LOCKFAULT_SPIN_CPUS 4
 
@@ -36,6 +36,10 @@ struct lockfault_spin_part {
 struct lockfault_spin {
 	void (*take)(bool write);
 	void (*give)(bool write);
+	/* As in struct lockfault_contend. */
+	void (*take_otherwise)(bool write, unsigned int how, unsigned long *flags);
+	void (*give_otherwise)(bool write, unsigned int how, unsigned long flags);
+	bool shared;
 	/* Does the lock show that the task playing this part waits, too? */
 	bool (*seen)(const struct lockfault_spin_part *part, const struct lockfault_task *t,
 		     unsigned int waiters);
@@ -45,6 +49,8 @@ struct lockfault_spin {
 
 	unsigned int hold_us;
 	int turn;		/* parts up to this one may ask for the lock */
+	bool otherwise;
+	unsigned int rounds;
 	bool failed;		/* a holder waited in vain */
 	unsigned long storm_end;
 };
@@ -59,6 +65,7 @@ static lockfault_frame int lockfault_spin_waiter(void *data)
 		usleep_range(100, 200);
 	lockfault_wants(self);
 	c->take(write);
+	lockfault_took(self, write || !c->shared);
 	c->give(write);
 	return 0;
 }
@@ -74,6 +81,7 @@ static lockfault_frame int lockfault_spin_holder(void *data)
 	while (smp_load_acquire(&c->turn) < (int)self->index)
 		usleep_range(100, 200);
 	c->take(write);
+	lockfault_took(self, write || !c->shared);
 	lockfault_holds(self);
 	for (i = self->index + 1; c->parts[i].role && !c->parts[i].holder; i++) {
 		smp_store_release(&c->turn, i);
@@ -96,12 +104,22 @@ static lockfault_frame int lockfault_spin_storm(void *data)
 	struct lockfault_spin *c = self->arg;
 	unsigned int round;
 
-	for (round = self->index; time_before(jiffies, c->storm_end); round++) {
+	for (round = self->index; c->rounds ? round - self->index < c->rounds :
+					      time_before(jiffies, c->storm_end); round++) {
 		bool write = round % 2;
+		bool otherwise = c->otherwise && round % 3;
+		unsigned long flags = 0;
 
-		c->take(write);
+		if (otherwise)
+			c->take_otherwise(write, round / 6, &flags);
+		else
+			c->take(write);
+		lockfault_took(self, write || !c->shared);
 		udelay(100);
-		c->give(write);
+		if (otherwise)
+			c->give_otherwise(write, round / 6, flags);
+		else
+			c->give(write);
 		cond_resched();
 	}
 	return 0;
@@ -168,12 +186,15 @@ static int lockfault_spin_run(struct lockfault_scenario *s, struct lockfault_spi
 		return -ENXIO;
 	}
 	lockfault_established(s);
+	c->rounds = c->take_otherwise ? lockfault_param(s, "rounds") : 0;
+	c->otherwise = c->take_otherwise && lockfault_param(s, "otherwise");
 	c->storm_end = jiffies + msecs_to_jiffies(lockfault_param(s, "ms"));
 	for (cpu = 0; cpu < LOCKFAULT_SPIN_CPUS; cpu++)
 		if (!lockfault_spawn(s, "storm", cpu, cpu, lockfault_spin_storm, c, "%s%u",
 				     c->storm_comm, cpu))
 			return -ENOMEM;
-	lockfault_sleep_ms(lockfault_param(s, "ms"));
+	if (!c->rounds)
+		lockfault_sleep_ms(lockfault_param(s, "ms"));
 	return LOCKFAULT_ENDS;
 }
 
@@ -201,6 +222,48 @@ static lockfault_frame void lockfault_contend_spinlock_give(bool write)
 	spin_unlock(&lockfault_zone->lock);
 }
 
+static lockfault_frame void lockfault_contend_spinlock_otherwise(bool write, unsigned int how,
+								 unsigned long *flags)
+{
+	switch (how % 5) {
+	case 0:
+		spin_lock_bh(&lockfault_zone->lock);
+		return;
+	case 1:
+		spin_lock_irq(&lockfault_zone->lock);
+		return;
+	case 2:
+		spin_lock_irqsave(&lockfault_zone->lock, *flags);
+		return;
+	case 3:
+		while (!spin_trylock_bh(&lockfault_zone->lock))
+			cpu_relax();
+		return;
+	default:
+		while (!spin_trylock(&lockfault_zone->lock))
+			cpu_relax();
+	}
+}
+
+static lockfault_frame void lockfault_contend_spinlock_back(bool write, unsigned int how,
+							    unsigned long flags)
+{
+	switch (how % 5) {
+	case 0:
+	case 3:
+		spin_unlock_bh(&lockfault_zone->lock);
+		return;
+	case 1:
+		spin_unlock_irq(&lockfault_zone->lock);
+		return;
+	case 2:
+		spin_unlock_irqrestore(&lockfault_zone->lock, flags);
+		return;
+	default:
+		spin_unlock(&lockfault_zone->lock);
+	}
+}
+
 static bool lockfault_contend_spinlock_seen(const struct lockfault_spin_part *part,
 					    const struct lockfault_task *t, unsigned int waiters)
 {
@@ -226,6 +289,8 @@ static const struct lockfault_spin_part lockfault_contend_spinlock_parts[] = {
 static struct lockfault_spin lockfault_contend_spinlock_play = {
 	.take = lockfault_contend_spinlock_take,
 	.give = lockfault_contend_spinlock_give,
+	.take_otherwise = lockfault_contend_spinlock_otherwise,
+	.give_otherwise = lockfault_contend_spinlock_back,
 	.seen = lockfault_contend_spinlock_seen,
 	.parts = lockfault_contend_spinlock_parts,
 	.storm_comm = "lf_csp_storm",
@@ -257,7 +322,7 @@ struct lockfault_scenario lockfault_contend_spinlock = {
 	.exit = lockfault_contend_spinlock_exit,
 	.run = lockfault_contend_spinlock_run,
 	.locks = { { "heap.contend.spinlock" } },
-	.params = { { "ms", 1000, 0, 600000 }, { "hold", 20, 0, 5000 } },
+	.params = { { "ms", 1000, 0, 600000 }, { "hold", 20, 0, 5000 }, LOCKFAULT_CONTEND_WATCHED },
 };
 
 /*
@@ -282,6 +347,62 @@ static lockfault_frame void lockfault_contend_rwlock_give(bool write)
 		write_unlock(&lockfault_contend_rwl);
 	else
 		read_unlock(&lockfault_contend_rwl);
+}
+
+static lockfault_frame void lockfault_contend_rwlock_otherwise(bool write, unsigned int how,
+							       unsigned long *flags)
+{
+	switch (how % 4) {
+	case 0:
+		if (write)
+			write_lock_bh(&lockfault_contend_rwl);
+		else
+			read_lock_bh(&lockfault_contend_rwl);
+		return;
+	case 1:
+		if (write)
+			write_lock_irq(&lockfault_contend_rwl);
+		else
+			read_lock_irq(&lockfault_contend_rwl);
+		return;
+	case 2:
+		if (write)
+			write_lock_irqsave(&lockfault_contend_rwl, *flags);
+		else
+			read_lock_irqsave(&lockfault_contend_rwl, *flags);
+		return;
+	default:
+		while (!(write ? write_trylock(&lockfault_contend_rwl) :
+				 read_trylock(&lockfault_contend_rwl)))
+			cpu_relax();
+	}
+}
+
+static lockfault_frame void lockfault_contend_rwlock_back(bool write, unsigned int how,
+							  unsigned long flags)
+{
+	switch (how % 4) {
+	case 0:
+		if (write)
+			write_unlock_bh(&lockfault_contend_rwl);
+		else
+			read_unlock_bh(&lockfault_contend_rwl);
+		return;
+	case 1:
+		if (write)
+			write_unlock_irq(&lockfault_contend_rwl);
+		else
+			read_unlock_irq(&lockfault_contend_rwl);
+		return;
+	case 2:
+		if (write)
+			write_unlock_irqrestore(&lockfault_contend_rwl, flags);
+		else
+			read_unlock_irqrestore(&lockfault_contend_rwl, flags);
+		return;
+	default:
+		lockfault_contend_rwlock_give(write);
+	}
 }
 
 static bool lockfault_contend_rwlock_seen(const struct lockfault_spin_part *part,
@@ -314,6 +435,9 @@ static const struct lockfault_spin_part lockfault_contend_rwlock_parts[] = {
 static struct lockfault_spin lockfault_contend_rwlock_play = {
 	.take = lockfault_contend_rwlock_take,
 	.give = lockfault_contend_rwlock_give,
+	.take_otherwise = lockfault_contend_rwlock_otherwise,
+	.give_otherwise = lockfault_contend_rwlock_back,
+	.shared = true,
 	.seen = lockfault_contend_rwlock_seen,
 	.parts = lockfault_contend_rwlock_parts,
 	.storm_comm = "lf_crl_storm",
@@ -328,5 +452,5 @@ struct lockfault_scenario lockfault_contend_rwlock = {
 	.name = "contend-rwlock",
 	.run = lockfault_contend_rwlock_run,
 	.locks = { { "lockfault_contend_rwl", &lockfault_contend_rwl } },
-	.params = { { "ms", 1000, 0, 600000 }, { "hold", 20, 0, 5000 } },
+	.params = { { "ms", 1000, 0, 600000 }, { "hold", 20, 0, 5000 }, LOCKFAULT_CONTEND_WATCHED },
 };

@@ -325,6 +325,10 @@ int lockfault_show(struct seq_file *m, void *unused)
 			if (smp_load_acquire(&t->lasted))
 				seq_printf(m, "spent %s %s %d %llu %llu %llu\n", s->name,
 					   t->role, t->pid, t->ran, t->starved, t->lasted);
+		list_for_each_entry(t, &s->tasks, node)
+			if (READ_ONCE(t->took_shared) || READ_ONCE(t->took_exclusive))
+				seq_printf(m, "took %s %s %d %llu %llu\n", s->name, t->role, t->pid,
+					   READ_ONCE(t->took_shared), READ_ONCE(t->took_exclusive));
 	}
 	spin_unlock(&lockfault_lists);
 	return 0;

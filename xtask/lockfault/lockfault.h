@@ -33,7 +33,7 @@ struct ww_mutex;
 #define lockfault_frame noinline __noclone
 
 #define LOCKFAULT_MAX_LOCKS	4
-#define LOCKFAULT_MAX_PARAMS	4
+#define LOCKFAULT_MAX_PARAMS	5
 #define LOCKFAULT_ANY_CPU	(-1)
 
 /* How long a director waits for one condition before it gives up. */
@@ -98,6 +98,9 @@ struct lockfault_task {
 	u64 starved;		/* runnable, without a CPU */
 	u64 began;
 	u64 lasted;		/* 0 while it is not over */
+	/* How often it had the lock of its scenario, where the scenario counts that. */
+	u64 took_shared;
+	u64 took_exclusive;
 };
 
 /* A place where a holder sleeps (TASK_IDLE) until the director lets it go on. */
@@ -147,6 +150,13 @@ static inline void lockfault_holds(struct lockfault_task *self)
 static inline bool lockfault_is_holding(const struct lockfault_task *t)
 {
 	return t && smp_load_acquire(&t->holds);
+}
+
+static inline void lockfault_took(struct lockfault_task *self, bool exclusive)
+{
+	u64 *count = exclusive ? &self->took_exclusive : &self->took_shared;
+
+	WRITE_ONCE(*count, *count + 1);
 }
 
 static inline bool lockfault_has_exited(const struct lockfault_task *t)

@@ -14,6 +14,16 @@ pub struct Truth {
     pub tasks: Vec<Task>,
     /// Where tasks that said so spent their time.
     pub spent: Vec<Spent>,
+    /// How often tasks had the lock of their scenario.
+    pub took: Vec<(String, Took)>,
+}
+
+/// How often a task had the lock of its scenario, as it counted itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Took {
+    pub pid: u32,
+    pub shared: u64,
+    pub exclusive: u64,
 }
 
 /// A task that a scenario created.
@@ -76,6 +86,13 @@ impl Truth {
                         lasted,
                     });
                 }
+                ["took", scenario, _, pid, shared, exclusive] => {
+                    let number = |text: &str| text.parse::<u64>().with_context(|| format!("number in \"{line}\""));
+                    let pid = pid.parse().with_context(|| format!("pid in \"{line}\""))?;
+                    let (shared, exclusive) = (number(shared)?, number(exclusive)?);
+                    let took = Took { pid, shared, exclusive };
+                    truth.took.push(((*scenario).to_owned(), took));
+                }
                 _ => bail!("/proc/lockfault has a line of unknown form: \"{line}\""),
             }
         }
@@ -110,6 +127,12 @@ impl Truth {
         self.tasks.iter().filter(wanted).map(|task| task.pid).collect()
     }
 
+    /// How often each task of a scenario had its lock.
+    pub fn took<'a>(&'a self, scenario: &'a str) -> impl Iterator<Item = Took> + 'a {
+        let own = self.took.iter().filter(move |(name, _)| name == scenario);
+        own.map(|(_, took)| *took)
+    }
+
     /// Where a task spent its time.
     ///
     /// # Errors
@@ -142,7 +165,8 @@ mod tests {
     #[test]
     fn listing_is_read() {
         let text = "lock lockfault_aa_mutex 0xffffffffc05ee280\nstate mutex-aa established\ntask mutex-aa worker 52\n\
-            task mutex-aa flusher 118\nstate mutex-abba idle\ntask x waiter 1\ntask x waiter 2\nspent x waiter 2 5 6 70\n";
+            task mutex-aa flusher 118\nstate mutex-abba idle\ntask x waiter 1\ntask x waiter 2\nspent x waiter 2 5 6 70\n\
+            took x waiter 2 3 4\n";
         let truth = Truth::parse(text).unwrap();
         assert_eq!(truth.lock("lockfault_aa_mutex").unwrap(), 0xffff_ffff_c05e_e280);
         assert_eq!(truth.state("mutex-abba").unwrap(), "idle");
@@ -154,6 +178,14 @@ mod tests {
             [5, 6, 70].map(Duration::from_nanos)
         );
         assert!(truth.spent(1).is_err(), "not told");
+        let own: Vec<Took> = truth.took("x").collect();
+        let twice = Took {
+            pid: 2,
+            shared: 3,
+            exclusive: 4,
+        };
+        assert_eq!(own, [twice]);
+        assert_eq!(truth.took("mutex-aa").count(), 0);
         assert!(truth.task("x", "waiter").is_err(), "two");
         assert!(truth.task("mutex-abba", "first").is_err(), "none");
         assert!(truth.lock("nope").is_err() && truth.state("nope").is_err());
@@ -167,6 +199,7 @@ mod tests {
             "state a b c",
             "task a b c",
             "spent a b 1 2 3",
+            "took a b 1 2",
             "hello",
         ] {
             assert!(Truth::parse(text).is_err(), "{text}");
