@@ -166,9 +166,11 @@ impl Decoder {
     fn reinit(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<(), WireError> {
         let (record, stack) = split::<ReinitRecord>(bytes, |r| (r.header, r.stack_len))?;
         let kind = lock_kind_of(record.header.kind, record.kind)?;
-        let is_completion = match record.object {
-            object::LOCK | object::WAIT_QUEUE => false,
-            object::COMPLETION => true,
+        let addr = KernelAddr(record.lock);
+        let awaited = match record.object {
+            object::LOCK => None,
+            object::WAIT_QUEUE => Some(Dependency::WaitQueueHead { queue: addr }),
+            object::COMPLETION => Some(Dependency::Completion { completion: addr }),
             other => return Err(bad(record.header.kind, "object", other)),
         };
         let time = Timestamp(record.header.time);
@@ -190,17 +192,15 @@ impl Decoder {
                 }),
             }),
         });
-        // A lock's waiters are known by its probes; who waits for a completion was just seen.
-        if is_completion && record.waiter.fields & task_field::IDENTITY != 0 {
+        // A lock's waiters are known by its probes; who waits for what is no lock was just seen.
+        if let Some(dependency) = awaited.filter(|_| record.waiter.fields & task_field::IDENTITY != 0) {
             let waiter = task_ref(&record.waiter);
             out.push(Event {
                 time,
                 body: Body::Dependency(DependencySample {
                     waiter: Actor::Task(waiter.key),
                     task: Some(waiter),
-                    dependency: Dependency::Completion {
-                        completion: KernelAddr(record.lock),
-                    },
+                    dependency,
                     on: None,
                     on_task: None,
                     since: None,
@@ -217,15 +217,21 @@ impl Decoder {
     /// KERNEL: `__percpu_init_rwsem` (kernel/locking/percpu-rwsem.c), 5.10 to 6.18.
     fn is_told(&mut self, record: &ReinitRecord, kind: LockKind, time: Timestamp) -> bool {
         const SIZE: u64 = 512;
-        const WITHIN: Nanos = Nanos::from_millis(1);
+        /// Between the two memory is allocated.
+        const WITHIN: Nanos = Nanos::from_millis(10_000);
         let who = Tid(record.task.tid);
         if kind == LockKind::PercpuRwsem {
             self.percpu = Some((who, LockAddr(record.lock), time));
         }
-        record.object == object::WAIT_QUEUE
+        let inside = record.object == object::WAIT_QUEUE
             && self.percpu.is_some_and(|(by, rwsem, at)| {
                 by == who && record.lock.wrapping_sub(rwsem.0) < SIZE && time.since(at) < WITHIN
-            })
+            });
+        if inside {
+            // It has one.
+            self.percpu = None;
+        }
+        inside
     }
 
     /// Takes note of a thread whose state an event tells.
@@ -273,7 +279,11 @@ impl Decoder {
             let frames = frames.collect();
             out.push(Event {
                 time,
-                body: Body::Stack(StackFrames { id, frames }),
+                body: Body::Stack(StackFrames {
+                    id,
+                    frames,
+                    pieced: false,
+                }),
             });
         }
         id

@@ -263,6 +263,11 @@ extern struct lockfault_scenario lockfault_device_scenario;
 extern struct lockfault_scenario lockfault_reinit_completion;
 extern struct lockfault_scenario lockfault_reinit_mutex;
 extern struct lockfault_scenario lockfault_reinit_rwsem;
+int lockfault_reinit_again(struct lockfault_scenario *s, int (*fn)(void *), const char *comm);
+/* reinit_queues.c */
+extern struct lockfault_scenario lockfault_reinit_wait_queue;
+extern struct lockfault_scenario lockfault_reinit_rt_mutex;
+extern struct lockfault_scenario lockfault_reinit_percpu_rwsem;
 /* inversion.c */
 extern struct lockfault_scenario lockfault_inversion_mutex;
 extern struct lockfault_scenario lockfault_inversion_rwsem;

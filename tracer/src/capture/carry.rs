@@ -52,7 +52,11 @@ impl Known for () {
 impl Known for crate::model::Model {
     fn stack(&self, id: StackId) -> Option<StackFrames> {
         let frames = self.names().frames(id)?.clone();
-        Some(StackFrames { id, frames })
+        Some(StackFrames {
+            id,
+            frames,
+            pieced: self.names().is_pieced(id),
+        })
     }
     fn symbol(&self, addr: KernelAddr) -> Option<SymbolName> {
         self.names().symbol_at(addr).cloned()
@@ -212,14 +216,13 @@ impl Named {
             }
             Body::Dependency(sample) => {
                 self.stack(sample.stack, time, known, out);
-                match sample.dependency {
-                    Dependency::WorkFlush { function: addr } | Dependency::WorkqueueFlush { workqueue: addr } => {
-                        self.symbol(addr, time, known, out);
-                    }
-                    Dependency::Completion { completion: addr } | Dependency::WaitQueueHead { queue: addr } => {
-                        self.lock(LockAddr(addr.0), time, known, out);
-                    }
-                    _ => {}
+                if let Dependency::WorkFlush { function: addr } | Dependency::WorkqueueFlush { workqueue: addr } =
+                    sample.dependency
+                {
+                    self.symbol(addr, time, known, out);
+                }
+                if let Some(addr) = sample.dependency.object() {
+                    self.lock(LockAddr(addr.0), time, known, out);
                 }
             }
             Body::TaskGone(_) | Body::TimeSpent(_) | Body::UserStack(_) | Body::Loss(_) | Body::Round(_) => {}

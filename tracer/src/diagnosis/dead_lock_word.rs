@@ -3,10 +3,12 @@
 
 use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::{Draft, Rule, View, links, phrase, proof};
-use crate::event::{Dependency, LockKind, Phase};
+use crate::event::{Dependency, Evidence, LockKind, Phase};
 use crate::model::{ActorIx, Held, LockEntry, LockIx, Model, OwnerRead, Steady, Wait, is_begin};
 use crate::view::units;
 
+/// Frames that are shown of a stack.
+const SHOWN: usize = 8;
 /// Reads of the word that must agree.
 const READS: u32 = 3;
 
@@ -101,6 +103,9 @@ fn finding(view: &View<'_>, ix: LockIx, case: &Case<'_>) -> Finding {
             units::duration(case.word.span.length())
         ),
     );
+    if let Some(text) = pieced_stack(model, waiter, case.wait) {
+        draft.evidence(Source::Kernel(Evidence::StackFrames), text);
+    }
     for &asking in view.graph.depending_on(waiter) {
         let Some(depends) = model.actors().get(asking).and_then(|a| a.dependency.as_deref()) else {
             continue;
@@ -121,4 +126,23 @@ fn finding(view: &View<'_>, ix: LockIx, case: &Case<'_>) -> Finding {
     draft.next("Nobody can release it: look for an initialisation of the object after its first use, or a write past the end of its neighbour.");
     draft.next("Only a restart frees these CPUs: capture a dump first if one is needed.");
     draft.finish()
+}
+
+/// The stack of a thread on a CPU that could not be sampled, and how sure it is.
+fn pieced_stack(model: &Model, waiter: ActorIx, wait: &Wait) -> Option<String> {
+    let frames = model.names().frames(wait.stack)?;
+    if !model.names().is_pieced(wait.stack) {
+        return None;
+    }
+    let names: Vec<String> = frames
+        .iter()
+        .take(SHOWN)
+        .map(|&frame| model.names().code(frame))
+        .collect();
+    let more = if frames.len() > SHOWN { " <- ..." } else { "" };
+    Some(format!(
+        "the words on the stack of {}, which cannot be sampled there, read as return addresses of calls: {}{more}",
+        phrase::actor(model, waiter),
+        names.join(" <- ")
+    ))
 }

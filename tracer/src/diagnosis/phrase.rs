@@ -124,12 +124,12 @@ pub fn party(model: &Model, ix: ActorIx) -> Party {
     }
 }
 
-/// `; at function`, or nothing.
+/// `; at function`, `; likely at function` where the stack was pieced together, or nothing.
 #[must_use]
 pub fn at(model: &Model, ix: ActorIx) -> String {
-    site(model, ix)
-        .1
-        .map_or_else(String::new, |site| format!("; at {site}"))
+    let (stack, site) = site(model, ix);
+    let likely = if model.names().is_pieced(stack) { "likely " } else { "" };
+    site.map_or_else(String::new, |site| format!("; {likely}at {site}"))
 }
 
 /// What a dependency is, in words.
@@ -150,7 +150,9 @@ pub fn dependency(model: &Model, depends: &Depends) -> String {
     }
 }
 
-fn object(model: &Model, what: &str, addr: KernelAddr) -> String {
+/// An object that is no lock, with its name if it has one.
+#[must_use]
+pub fn object(model: &Model, what: &str, addr: KernelAddr) -> String {
     match model.names().lock_name(LockAddr(addr.0)) {
         Some(named) => format!("{what} {} ({addr})", named.name),
         None => format!("{what} {addr}"),

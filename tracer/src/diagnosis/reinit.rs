@@ -55,9 +55,13 @@ fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
     );
     draft.since(seen.time, true);
     let who = format!("{} ({})", event.task.comm, event.task.key.tid);
-    let name = match event.kind {
-        LockKind::Unknown => format!("the completion or wait queue {}", event.lock),
-        kind => phrase::lock(model, event.lock, kind),
+    let name = match (event.kind, seen.awaited) {
+        (LockKind::Unknown, Some(Dependency::Completion { completion })) => {
+            phrase::object(model, "completion", completion)
+        }
+        (LockKind::Unknown, Some(Dependency::WaitQueueHead { queue })) => phrase::object(model, "wait queue", queue),
+        (LockKind::Unknown, _) => format!("the completion or wait queue {}", event.lock),
+        (kind, _) => phrase::lock(model, event.lock, kind),
     };
     let at = model
         .names()
@@ -75,7 +79,7 @@ fn finding(view: &View<'_>, seen: &ReinitSeen) -> Option<Finding> {
     } else {
         draft.evidence(Source::Missing, "no wait for it was known by other evidence".to_owned());
     }
-    let members = lost_on_completion(model, seen);
+    let members = lost(model, seen);
     if let Some(&lock) = locks.first() {
         let impact = view.graph.impact(model, &[], Some(lock));
         draft.victims(links::victims(model, view.graph, &impact));
@@ -100,10 +104,9 @@ fn waiting_then(model: &Model, locks: &[LockIx], seen: &ReinitSeen) -> usize {
         .count()
 }
 
-/// Who waits for the completion that was initialised again.
-fn lost_on_completion(model: &Model, seen: &ReinitSeen) -> Vec<ActorIx> {
-    let waits =
-        |dependency| matches!(dependency, Dependency::Completion { completion } if completion.0 == seen.event.lock.0);
+/// Who waits for the completion or the wait queue that was initialised again.
+fn lost(model: &Model, seen: &ReinitSeen) -> Vec<ActorIx> {
+    let waits = |dependency: Dependency| dependency.object().is_some_and(|addr| addr.0 == seen.event.lock.0);
     model
         .depending()
         .filter(|(_, actor)| actor.dependency.as_deref().is_some_and(|d| waits(d.dependency)))

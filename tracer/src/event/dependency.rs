@@ -46,6 +46,17 @@ pub enum Dependency {
     },
 }
 
+impl Dependency {
+    /// Address of the completion or wait queue that is waited for.
+    #[must_use]
+    pub const fn object(&self) -> Option<KernelAddr> {
+        match *self {
+            Self::Completion { completion: addr } | Self::WaitQueueHead { queue: addr } => Some(addr),
+            _ => None,
+        }
+    }
+}
+
 /// Somebody waits for something that is no lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DependencySample {

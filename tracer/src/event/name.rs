@@ -13,6 +13,9 @@ pub struct StackFrames {
     pub id: StackId,
     /// Return addresses, innermost first.
     pub frames: Arc<[KernelAddr]>,
+    /// Pieced together from the words of a stack that nobody could unwind: some may be left over from earlier calls.
+    #[serde(default)]
+    pub pieced: bool,
 }
 
 /// Name of a kernel address.

@@ -156,6 +156,12 @@ impl Model {
         if entry.gone.is_some_and(|gone| time <= gone) {
             return;
         }
+        if let Some(addr) = sample.dependency.object() {
+            let again = self.reinits.iter_mut().filter(|r| r.event.lock.0 == addr.0);
+            again.for_each(|r| {
+                r.awaited.get_or_insert(sample.dependency);
+            });
+        }
         let asleep = entry.asleep.map(|a| a.value);
         match entry.dependency.as_deref_mut() {
             Some(known) if known.dependency == sample.dependency && known.on == on => {
@@ -224,8 +230,9 @@ impl Model {
             time,
             event: reinit.clone(),
             known_waiters,
+            awaited: None,
         };
-        if self.reinits.contains(&seen) {
+        if self.reinits.iter().any(|r| r.time == time && r.event == seen.event) {
             return;
         }
         if self.reinits.len() >= MAX_REINITS {

@@ -36,7 +36,7 @@ pub use steady::{Span, Steady};
 pub use waits::{Wait, is_begin};
 pub use watched::{Holding, LongestHold, WatchedLock, WatchedLocks};
 
-use crate::event::{Actor, Body, Event, Queued, Reinit, TaskRef};
+use crate::event::{Actor, Body, Dependency, Event, Queued, Reinit, TaskRef};
 use crate::ids::{TaskKey, Timestamp};
 use rounds::Rounds;
 
@@ -52,6 +52,8 @@ pub struct ReinitSeen {
     pub event: Reinit,
     /// Waits for it that were pending by other evidence.
     pub known_waiters: usize,
+    /// What it is, where that is no lock and somebody was seen to wait for it.
+    pub awaited: Option<Dependency>,
 }
 
 /// Everything known about tasks, locks and waits at one time.

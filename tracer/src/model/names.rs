@@ -42,7 +42,7 @@ impl<K: Copy + Eq + Hash, V> Bounded<K, V> {
 /// Names by address and frames by stack.
 #[derive(Debug)]
 pub struct Names {
-    stacks: Bounded<StackId, Arc<[KernelAddr]>>,
+    stacks: Bounded<StackId, StackFrames>,
     symbols: Bounded<KernelAddr, SymbolName>,
     lines: Bounded<KernelAddr, CodeLine>,
     locks: Bounded<LockAddr, LockName>,
@@ -74,7 +74,7 @@ impl Names {
     }
 
     pub(super) fn stack(&mut self, stack: &StackFrames) {
-        self.stacks.insert(stack.id, Arc::clone(&stack.frames));
+        self.stacks.insert(stack.id, stack.clone());
     }
 
     pub(super) fn symbol(&mut self, symbol: &SymbolName) {
@@ -123,7 +123,13 @@ impl Names {
     /// Frames of a stack, innermost first.
     #[must_use]
     pub fn frames(&self, stack: StackId) -> Option<&Arc<[KernelAddr]>> {
-        self.stacks.map.get(&stack)
+        self.stacks.map.get(&stack).map(|stack| &stack.frames)
+    }
+
+    /// Whether a stack was pieced together from its words, so that its frames are no more than likely.
+    #[must_use]
+    pub fn is_pieced(&self, stack: StackId) -> bool {
+        self.stacks.map.get(&stack).is_some_and(|stack| stack.pieced)
     }
 
     /// Name of a code address.

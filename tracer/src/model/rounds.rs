@@ -3,7 +3,7 @@
 use super::Model;
 use super::actors::Actors;
 use super::arena::{ActorIx, WaitIx};
-use crate::event::{Dependency, Evidence, LossCause, Round, RoundEdge, RoundScope};
+use crate::event::{Evidence, LossCause, Round, RoundEdge, RoundScope};
 use crate::ids::{Nanos, Timestamp};
 
 /// Losses which may have swallowed a part of a round.
@@ -93,10 +93,10 @@ impl Model {
         let over = |actors: &Actors, ix| {
             let actor = actors.get(ix);
             let dependency = actor.and_then(|a| a.dependency.as_deref());
-            // A completion that was initialised again does not know its waiter any more: it waits as long as it has not run.
+            // What was initialised again does not know its waiter any more: it waits as long as it has not run.
             if let Some(d) = dependency
-                && let Dependency::Completion { completion } = d.dependency
-                && self.reinits.iter().any(|r| r.event.lock.0 == completion.0)
+                && let Some(addr) = d.dependency.object()
+                && self.reinits.iter().any(|r| r.event.lock.0 == addr.0)
                 && actor
                     .and_then(|a| a.asleep)
                     .is_some_and(|asleep| asleep.span.first <= d.seen.last && asleep.span.last >= begin)

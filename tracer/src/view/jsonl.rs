@@ -94,10 +94,11 @@ mod tests {
         assert_eq!(
             line(Body::Stack(StackFrames {
                 id: StackId(u64::MAX),
-                frames
+                frames,
+                pieced: true,
             })),
             "{\"schema_version\":1,\"type\":\"event\",\"body\":{\"Stack\":{\"frames\":[\"0xffffffff81123456\",\"0x1\"],\
-             \"id\":\"0xffffffffffffffff\"}},\"time\":7}\n"
+             \"id\":\"0xffffffffffffffff\",\"pieced\":true}},\"time\":7}\n"
         );
         let key = TaskKey {
             tid: Tid(4),

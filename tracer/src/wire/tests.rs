@@ -182,7 +182,11 @@ fn a_pending_wait_brings_both_threads_and_its_stack_once() {
         body,
     };
     let expected = [
-        at(Body::Stack(StackFrames { id, frames })),
+        at(Body::Stack(StackFrames {
+            id,
+            frames,
+            pieced: false,
+        })),
         at(thread(1, "waiter", id)),
         at(thread(2, "holder", StackId(0))),
         at(Body::Wait(WaitSample {
@@ -243,13 +247,19 @@ fn an_initialisation_in_use_names_holder_and_waiters() {
 }
 
 #[test]
-fn who_waits_for_an_initialised_completion_is_told_with_it() {
-    let (_, events) = decode(reinit(object::COMPLETION, lock_kind::UNKNOWN, 0x1000).as_bytes());
-    let waits = events.iter().any(|event| {
-        matches!(&event.body, Body::Dependency(d) if d.waiter == Actor::Task(key(1))
-            && d.dependency == Dependency::Completion { completion: KernelAddr(0x1000) })
-    });
-    assert!(waits, "{events:?}");
+fn who_waits_for_an_initialised_completion_or_wait_queue_is_told_with_it() {
+    let addr = KernelAddr(0x1000);
+    let what = [
+        (object::COMPLETION, Dependency::Completion { completion: addr }),
+        (object::WAIT_QUEUE, Dependency::WaitQueueHead { queue: addr }),
+    ];
+    for (object, dependency) in what {
+        let (_, events) = decode(reinit(object, lock_kind::UNKNOWN, addr.0).as_bytes());
+        let waits = events.iter().any(|event| {
+            matches!(&event.body, Body::Dependency(d) if d.waiter == Actor::Task(key(1)) && d.dependency == dependency)
+        });
+        assert!(waits, "{events:?}");
+    }
 }
 
 #[test]
@@ -266,6 +276,11 @@ fn the_wait_queue_inside_of_a_percpu_rwsem_is_told_once() {
     );
     assert!(told(reinit(object::LOCK, lock_kind::PERCPU_RWSEM, 0x1000)));
     assert!(!told(reinit(object::WAIT_QUEUE, lock_kind::UNKNOWN, 0x1040)));
+    assert!(
+        told(reinit(object::WAIT_QUEUE, lock_kind::UNKNOWN, 0x1040)),
+        "once more, by itself"
+    );
+    assert!(told(reinit(object::LOCK, lock_kind::PERCPU_RWSEM, 0x1000)));
     let mut other = reinit(object::WAIT_QUEUE, lock_kind::UNKNOWN, 0x1040);
     other.task = task(4, "other");
     assert!(told(other));

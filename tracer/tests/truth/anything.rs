@@ -325,7 +325,8 @@ fn other() -> impl Strategy<Value = Body> {
         })),
         Just(Body::Stack(StackFrames {
             id: StackId(3),
-            frames: Arc::from([KernelAddr(1), KernelAddr(2)])
+            frames: Arc::from([KernelAddr(1), KernelAddr(2)]),
+            pieced: false,
         })),
     ]
 }

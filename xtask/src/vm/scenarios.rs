@@ -159,6 +159,21 @@ pub const SCENARIOS: &[Scenario] = &[
         HANGS,
     ),
     row(
+        "reinit-wait-queue",
+        "a wait queue is initialised again while a task waits on it",
+        HANGS,
+    ),
+    row(
+        "reinit-rt-mutex",
+        "an rt_mutex is initialised again while it is held and waited for",
+        HANGS,
+    ),
+    row(
+        "reinit-percpu-rwsem",
+        "a percpu_rw_semaphore is initialised again while it is held and waited for",
+        HANGS,
+    ),
+    row(
         "inversion-mutex",
         "mutexes A then B, later B then A; nothing hangs",
         QUIET,

@@ -150,7 +150,7 @@ pub const TESTS: &[VmTest] = &[
             steps.truth("truth");
             reported(steps, "/out/dead", "dead-lock-word");
             steps.signal("killed", "KILL");
-            steps.shell("gone", &gone_within("/out/killed-dead"));
+            steps.shell("gone", &gone_within("-o /out/killed-dead"));
             steps.wait("killed");
             ended(steps, "recorder", "/out/dead");
             steps.holdup("report", &["report", "/out/dead", "--json"]);
@@ -166,7 +166,8 @@ pub const TESTS: &[VmTest] = &[
             let tid = truth.task("dead-lock-word", "stuck")?;
             let lock = format!("{:#018x}", truth.lock("heap.dead_word.done.wait.lock")?);
             let title = format!(
-                "CPU 1: lf_dlw_stuck ({tid}) spins on LOCK, whose word says that nobody holds it: it was overwritten while in use"
+                "CPU 1: lf_dlw_stuck ({tid}) spins on LOCK, whose word says that nobody holds it; likely at \
+                 lockfault_dead_word_stuck: it was overwritten while in use"
             );
             verdict(run.output("report")?, 4, "dead-lock-word", "proven", &lock, &title)?;
             run.output("recorder")?.stderr_has(PROBES_STAY)?;
@@ -198,16 +199,16 @@ fn reported(steps: &mut Steps, file: &str, verdict: &str) {
 /// Ends a recorder and looks for how long it stays.
 fn ended(steps: &mut Steps, label: &str, file: &str) {
     steps.signal(label, "TERM");
-    steps.shell("ended", &gone_within(file));
+    steps.shell("ended", &gone_within(&format!("-o {file}")));
     steps.wait(label);
 }
 
-/// A command that says "gone" as soon as the recorder of `file` is, and nothing after ten seconds. An exited process has no command
-/// line.
-fn gone_within(file: &str) -> String {
+/// A command that says "gone" as soon as no holdup with these arguments is there, and nothing after ten seconds. An exited process
+/// has no command line.
+pub(super) fn gone_within(arguments: &str) -> String {
     format!(
         "end=$(( $(cut -d. -f1 /proc/uptime) + 10 ))
-         there() {{ for p in $(pidof holdup); do tr '\\0' ' ' < /proc/$p/cmdline; echo; done | grep -q -- '-o {file} '; }}
+         there() {{ for p in $(pidof holdup); do tr '\\0' ' ' < /proc/$p/cmdline; echo; done | grep -q -- '{arguments} '; }}
          while [ $(cut -d. -f1 /proc/uptime) -le $end ]; do there || {{ echo gone; exit; }}; sleep 0.1; done"
     )
 }

@@ -174,7 +174,7 @@ record!(LockStats {
     max,
     histogram
 });
-record!(StackFrames { id, frames });
+record!(StackFrames { id, frames, pieced since 6 });
 record!(SymbolName {
     addr,
     name,

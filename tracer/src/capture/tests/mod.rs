@@ -114,7 +114,11 @@ pub fn names(lock: u64) -> Vec<Event> {
     };
     [
         Body::Symbol(symbol),
-        Body::Stack(StackFrames { id: stack, frames }),
+        Body::Stack(StackFrames {
+            id: stack,
+            frames,
+            pieced: false,
+        }),
         Body::LockName(name),
     ]
     .map(|body| Event {

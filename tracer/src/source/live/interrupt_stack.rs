@@ -51,12 +51,27 @@ pub struct Found {
 }
 
 /// One place on the stack where somebody may be spinning.
-struct Place {
+pub(super) struct Place {
     /// Index of the return address into the locking function, and of that into its caller.
-    at: usize,
-    caller: usize,
-    kind: LockKind,
+    pub(super) at: usize,
+    pub(super) caller: usize,
+    pub(super) kind: LockKind,
     mode: Mode,
+}
+
+impl Place {
+    /// The words around it in which registers of the callers may have been saved.
+    fn saved<'a>(&self, stack: &'a [u64]) -> &'a [u64] {
+        let saved = self.at.saturating_sub(SAVED_BELOW)..(self.caller + SAVED_ABOVE).min(stack.len());
+        stack.get(saved).unwrap_or_default()
+    }
+
+    /// Whether this lock was an operand of the call, or a saved register points to it or to the object around it.
+    pub(super) fn has(&self, lock: LockAddr, stack: &[u64], code: &Code) -> bool {
+        let operands = stack.get(self.caller).map(|&ret| code.operands(ret));
+        let near = |&word: &u64| lock.0.checked_sub(word).is_some_and(|offset| offset < REACH);
+        operands.unwrap_or_default().contains(&lock.0) || self.saved(stack).iter().any(near)
+    }
 }
 
 /// What the interrupt on this CPU spins on; `None` if that cannot be told.
@@ -103,7 +118,7 @@ pub fn spins_on(memory: &mut dyn Memory, running: &Running, symbols: &Symbols, c
 }
 
 /// Where the stack shows a call of a locking function that has called its slowpath, innermost first.
-fn places(stack: &[u64], symbols: &Symbols, code: &Code) -> Vec<Place> {
+pub(super) fn places(stack: &[u64], symbols: &Symbols, code: &Code) -> Vec<Place> {
     let place = |(at, &word): (usize, &u64)| {
         let function = symbols
             .resolve(KernelAddr(word))
@@ -144,10 +159,8 @@ fn lock_at(memory: &mut dyn Memory, stack: &[u64], place: &Place, code: &Code, c
             return Ok(Some(LockAddr(lock)));
         }
     }
-    let saved = place.at.saturating_sub(SAVED_BELOW)..(place.caller + SAVED_ABOVE).min(stack.len());
-    let places: BTreeSet<u64> = stack
-        .get(saved)
-        .unwrap_or_default()
+    let places: BTreeSet<u64> = place
+        .saved(stack)
         .iter()
         .filter(|&&word| is_pointer(word) && !code.known(word))
         .flat_map(|&word| (0..REACH).step_by(4).map(move |offset| word.wrapping_add(offset)))
@@ -182,7 +195,7 @@ fn contended(memory: &mut dyn Memory, addrs: &[u64], kind: LockKind, cpus: u32) 
 }
 
 /// Words of a stack; 0 where it cannot be read.
-fn words(memory: &mut dyn Memory, addrs: impl Iterator<Item = u64>) -> Result<Vec<u64>> {
+pub(super) fn words(memory: &mut dyn Memory, addrs: impl Iterator<Item = u64>) -> Result<Vec<u64>> {
     let words = memory.read(&addrs.collect::<Vec<u64>>())?;
     Ok(words.into_iter().map(Option::unwrap_or_default).collect())
 }
@@ -219,10 +232,10 @@ fn interrupted(memory: &mut dyn Memory, running: &Running, symbols: &Symbols, sp
 }
 
 /// The instructions before the return addresses of a stack.
-struct Code(BTreeMap<u64, [u8; CODE_WORDS * 8]>);
+pub(super) struct Code(BTreeMap<u64, [u8; CODE_WORDS * 8]>);
 
 impl Code {
-    fn around(memory: &mut dyn Memory, symbols: &Symbols, stack: &[u64]) -> Result<Self> {
+    pub(super) fn around(memory: &mut dyn Memory, symbols: &Symbols, stack: &[u64]) -> Result<Self> {
         let is_code = |word: u64| {
             symbols
                 .resolve(KernelAddr(word))
@@ -249,7 +262,7 @@ impl Code {
     }
 
     /// Where the direct call before this address goes.
-    fn target(&self, ret: u64) -> Option<u64> {
+    pub(super) fn target(&self, ret: u64) -> Option<u64> {
         let [.., 0xe8, a, b, c, d] = *self.0.get(&ret)? else {
             return None;
         };
@@ -257,7 +270,7 @@ impl Code {
     }
 
     /// Whether a call ends right before this address: direct, through a register, or through memory.
-    fn calls(&self, ret: u64) -> bool {
+    pub(super) fn calls(&self, ret: u64) -> bool {
         let Some(bytes) = self.0.get(&ret) else { return false };
         matches!(
             *bytes,

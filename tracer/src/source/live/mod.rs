@@ -17,6 +17,7 @@ mod sleepers;
 mod spin;
 mod spin_queue;
 mod standstill;
+mod thread_stack;
 mod watch;
 
 use std::path::Path;

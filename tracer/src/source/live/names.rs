@@ -215,12 +215,10 @@ impl Names {
             Body::Stats(stats) => (stats.lock, stats.kind, StackId(0)),
             Body::Reinit(reinit) => (reinit.lock, reinit.kind, StackId(0)),
             Body::Watch(watched) => (watched.lock, watched.kind, StackId(0)),
-            Body::Dependency(depends) => match depends.dependency {
-                Dependency::Completion { completion: addr } | Dependency::WaitQueueHead { queue: addr } => {
-                    (LockAddr(addr.0), LockKind::Unknown, depends.stack)
-                }
-                _ => return None,
-            },
+            Body::Dependency(depends) => {
+                let addr = depends.dependency.object()?;
+                (LockAddr(addr.0), LockKind::Unknown, depends.stack)
+            }
             _ => return None,
         };
         let known = self.locks.entry(lock).or_insert_with(|| Known {

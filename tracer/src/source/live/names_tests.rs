@@ -65,6 +65,7 @@ fn stack(time: u64, id: u64) -> Event {
     let body = Body::Stack(StackFrames {
         id: StackId(id),
         frames: Arc::from(frames),
+        pieced: false,
     });
     Event {
         time: Timestamp(time),

@@ -12,7 +12,7 @@ use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
 use crate::event::{
-    Actor, Body, Context as CpuContext, Event, Evidence, LockKind, LossCause, Owner, Phase, Queued, TaskRef,
+    Actor, Body, Context as CpuContext, Event, Evidence, LockKind, LossCause, Mode, Owner, Phase, Queued, TaskRef,
     TaskSample, TaskState, WaitEnd, WaitSample,
 };
 use crate::ids::{CpuId, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
@@ -42,6 +42,8 @@ pub struct LongSpin {
     pub lock: LockAddr,
     /// Its kind.
     pub kind: LockKind,
+    /// How it is wanted.
+    pub mode: Mode,
     /// Since when.
     pub since: Timestamp,
 }
@@ -91,12 +93,16 @@ impl Spins {
     #[must_use]
     pub fn long(&self, now: Timestamp) -> Vec<LongSpin> {
         self.old(now)
-            .map(|((cpu, index), slot)| LongSpin {
-                cpu: CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)),
-                in_task: matches!(u8::try_from(index), Ok(context::TASK | context::UNKNOWN)),
-                lock: LockAddr(slot.lock),
-                kind: wire::table_codes(slot.kind, slot.mode).0,
-                since: Timestamp(slot.since),
+            .map(|((cpu, index), slot)| {
+                let (kind, mode) = wire::table_codes(slot.kind, slot.mode);
+                LongSpin {
+                    cpu: CpuId(u32::try_from(cpu).unwrap_or(u32::MAX)),
+                    in_task: matches!(u8::try_from(index), Ok(context::TASK | context::UNKNOWN)),
+                    lock: LockAddr(slot.lock),
+                    kind,
+                    mode,
+                    since: Timestamp(slot.since),
+                }
             })
             .collect()
     }

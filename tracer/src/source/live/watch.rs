@@ -271,6 +271,7 @@ impl Watch {
                 body: Body::Stack(StackFrames {
                     id: stack,
                     frames: frames.into(),
+                    pieced: false,
                 }),
             });
         }

@@ -7,7 +7,7 @@
 //! task  w 215 kworker/1:2 start=1s kthread      # thread: name, tid, comm; tgid= start= cgroup= kthread
 //! irq   s softirq cpu=1 above=w                 # interrupt context
 //! lock  M mutex lf_aa                           # lock: name, kind, its own name if it has one; addr= class=
-//! stack aa __mutex_lock lf_aa_inner lf_aa_fn    # frames, innermost first
+//! stack aa __mutex_lock lf_aa_inner lf_aa_fn    # frames, innermost first; pieced-stack: from words, not unwound
 //! at 10s                                        # time of what follows: ns, us, ms, s; +100ms is relative
 //! state w uninterruptible switches=7            # sample: cpu= switches= last-switch= stack= work=
 //! doing w syscall(ioctl) path=/dev/x            # also work(lf_aa_fn) workqueue=, exception; number= kind=, argument= path,

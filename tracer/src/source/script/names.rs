@@ -48,14 +48,14 @@ impl Names {
     }
 
     /// Declares a stack; returns the events that tell of its frames and their names.
-    pub fn declare_stack(&mut self, name: &str, functions: &[&str], time: Timestamp) -> Vec<Event> {
+    pub fn declare_stack(&mut self, name: &str, functions: &[&str], pieced: bool, time: Timestamp) -> Vec<Event> {
         let mut events = Vec::new();
         let frames: Arc<[KernelAddr]> = functions.iter().map(|f| self.code(f, time, &mut events)).collect();
         let id = StackId(self.stacks.len() as u64 + 1);
         self.stacks.insert(name.to_owned(), id);
         events.push(Event {
             time,
-            body: Body::Stack(StackFrames { id, frames }),
+            body: Body::Stack(StackFrames { id, frames, pieced }),
         });
         events
     }

@@ -23,9 +23,11 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         "task" => declare::task(p, words),
         "irq" => declare::irq(p, words),
         "lock" => declare::lock(p, words),
-        "stack" => {
+        "stack" | "pieced-stack" => {
             let name = words.word("the name of the stack")?;
-            let events = p.names.declare_stack(name, &words.rest(), p.now);
+            let events = p
+                .names
+                .declare_stack(name, &words.rest(), verb == "pieced-stack", p.now);
             p.extend(events);
             Ok(())
         }

@@ -122,11 +122,23 @@ impl Board {
                 body: Body::Stack(StackFrames {
                     id,
                     frames: frames.into(),
+                    pieced: false,
                 }),
             });
         }
         id
     }
+}
+
+/// The event that tells of a stack which was pieced together, and its identity: never that of a stack that was unwound.
+pub(super) fn pieced(frames: &[KernelAddr], time: Timestamp) -> (StackId, Event) {
+    let id = StackId(!wire::stack_id(frames).0);
+    let body = Body::Stack(StackFrames {
+        id,
+        frames: frames.into(),
+        pieced: true,
+    });
+    (id, Event { time, body })
 }
 
 pub(super) fn end(over: Spinning, time: Timestamp) -> Event {

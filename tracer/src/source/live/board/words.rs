@@ -6,14 +6,15 @@ use anyhow::Result;
 
 use super::super::percpu::Running;
 use super::super::spin::LongSpin;
-use super::super::{interrupt_stack, queue_search, standstill};
+use super::super::{interrupt_stack, queue_search, standstill, thread_stack};
 use super::candidates::{Seen, Sought};
+use super::spins::pieced;
 use super::{Board, SPINLOCKS, Sampled, Spinning};
 use crate::event::{
     Actor, Body, Context, Event, Evidence, LockKind, LockSample, Mode, Owner, Phase, Queued, TaskRef, TaskSample,
     TaskState, WaitSample,
 };
-use crate::ids::{CpuId, KernelAddr, LockAddr, Timestamp};
+use crate::ids::{CpuId, KernelAddr, LockAddr, StackId, Timestamp};
 use crate::kernel::stackscan::Memory;
 use crate::spin_word;
 
@@ -94,16 +95,25 @@ impl Board {
         out: &mut Vec<Event>,
     ) -> Result<()> {
         for r in running {
-            let told = long.iter().any(|l| l.cpu == r.cpu);
-            let Some(since) = self.times.silent(r.cpu, now).filter(|_| !told) else {
+            let Some(since) = self.times.silent(r.cpu, now) else {
                 continue;
             };
+            if let Some(told) = long.iter().find(|l| l.cpu == r.cpu) {
+                out.extend(self.told_at(memory, r, told, now)?.into_iter().flatten());
+                continue;
+            }
             let Some(count) = r.preempt_count else { continue };
             let Some(found) = self.spins_unseen(memory, r, count)? else {
                 continue;
             };
             self.counted |= count & SPINLOCKS > 0;
-            let stack = self.stack(&found.frames, now, out);
+            let stack = if found.frames.is_empty() {
+                StackId(0)
+            } else {
+                let (stack, event) = pieced(&found.frames, now);
+                out.push(event);
+                stack
+            };
             out.extend(r.task.as_ref().map(|task| runs(task, r.cpu, now)));
             out.push(Event {
                 time: now,
@@ -135,17 +145,63 @@ impl Board {
         Ok(())
     }
 
+    /// Where a thread spins that a probe has seen begin, on a CPU that gives no sample: the wait with its stack.
+    fn told_at(
+        &self,
+        memory: &mut dyn Memory,
+        r: &Running,
+        told: &LongSpin,
+        now: Timestamp,
+    ) -> Result<Option<[Event; 2]>> {
+        let (Some(task), Some(symbols), true) = (&r.task, self.symbols.as_deref(), told.in_task) else {
+            return Ok(None);
+        };
+        let frames = thread_stack::spinning_at(memory, r, (told.lock, told.kind), symbols)?;
+        if frames.is_empty() {
+            return Ok(None);
+        }
+        let (stack, event) = pieced(&frames, now);
+        let wait = WaitSample {
+            waiter: Actor::Task(task.key),
+            task: Some(task.clone()),
+            lock: told.lock,
+            kind: told.kind,
+            mode: told.mode,
+            phase: Phase::Spinning,
+            since: Some(told.since),
+            owner_word: 0,
+            owner: Owner::NotRecorded,
+            queued: Queued::Unknown,
+            cpu: Some(r.cpu),
+            stack,
+            evidence: Evidence::Tracepoint,
+        };
+        let wait = Event {
+            time: now,
+            body: Body::Wait(wait),
+        };
+        Ok(Some([event, wait]))
+    }
+
     /// What one CPU that gives no sample spins on: its thread, or the hard interrupt above it.
     fn spins_unseen(&self, memory: &mut dyn Memory, r: &Running, count: u32) -> Result<Option<Unseen>> {
         if !standstill::serves_interrupt(count) {
             let Some(task) = &r.task else { return Ok(None) };
-            let lock = queue_search::queued_on(memory, r, self.symbols.as_deref(), self.cpus)?;
-            return Ok(lock.map(|lock| Unseen {
+            let symbols = self.symbols.as_deref();
+            let Some(lock) = queue_search::queued_on(memory, r, symbols, self.cpus)? else {
+                return Ok(None);
+            };
+            let kind = LockKind::Spinlock;
+            let frames = match symbols {
+                Some(symbols) => thread_stack::spinning_at(memory, r, (lock, kind), symbols)?,
+                None => Vec::new(),
+            };
+            return Ok(Some(Unseen {
                 who: Actor::Task(task.key),
                 lock,
-                kind: LockKind::Spinlock,
+                kind,
                 mode: Mode::Exclusive,
-                frames: Vec::new(),
+                frames,
             }));
         }
         let Some(symbols) = self.symbols.as_deref().filter(|_| standstill::in_hard_interrupt(count)) else {
