@@ -152,13 +152,18 @@ fn sample(seq: *mut seq_file, task: *mut task_struct, scratch: *mut Scratch) {
 #[inline(always)]
 pub fn take_stack(task: *mut task_struct, frames: &mut [u64; MAX_FRAMES]) -> u32 {
     const TASK_RUNNING: u32 = 0;
+    /// KERNEL: include/linux/sched.h, 5.10 to 6.18. An exited thread has it from before its stack is given back.
+    const TASK_DEAD: u32 = 0x80;
     if field::<u32>(task as u64, off!(task_state)).unwrap_or(TASK_RUNNING) == TASK_RUNNING {
         return 0;
     }
     // SAFETY: the helper writes at most the given size.
     let bytes = unsafe { bpf_get_task_stack(task, frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, 0) };
     if bytes < 0 {
-        lost(counter::STACK_LOST);
+        // Nothing is lost of a thread that has exited and waits for its parent: it has no stack any more.
+        if field::<u32>(task as u64, off!(task_state)).is_none_or(|state| state & TASK_DEAD == 0) {
+            lost(counter::STACK_LOST);
+        }
         return 0;
     }
     (bytes as u32 / 8).min(MAX_FRAMES as u32)

@@ -61,6 +61,7 @@ pub const TESTS: &[VmTest] = &[
         check: |run| compare(run, "holders", &[holders(), lasting()].concat()),
     },
     HEALTHY,
+    EXITED,
 ];
 
 /// Runs `holdup live` while `break_it` happens, until all of `verdicts` have been told.
@@ -127,6 +128,44 @@ const HEALTHY: VmTest = VmTest {
             );
         }
         ensure!(report, "no report at the end");
+        Ok(())
+    },
+};
+
+/// Threads that have exited have no stack any more, so none of theirs is lost.
+const EXITED: VmTest = VmTest {
+    name: "exited",
+    kernels: WITHOUT_RT,
+    group: "healthy",
+    expects: &[],
+    steps: |steps| {
+        steps.limit(Duration::from_secs(120));
+        // What a shell has started is left to what takes its place, which does not wait for it. Without a path `true` is the shell's.
+        let leave = "for i in 1 2 3 4 5 6 7 8; do /bin/true & done; exec sleep 100";
+        steps.start_shell("parent", leave);
+        let zombies = "zombies() { cat /proc/[0-9]*/stat 2>/dev/null | grep -c '^[0-9]* (true) Z'; }";
+        steps.shell(
+            "before",
+            &format!("{zombies}; until [ $(zombies) -eq 8 ]; do sleep 0.1; done"),
+        );
+        steps.holdup("live", &["live", "--json", "--duration", "2"]);
+        steps.shell("after", &format!("{zombies}; [ $(zombies) -eq 8 ]"));
+        steps.signal("parent", "KILL");
+        steps.wait("parent");
+    },
+    check: |run| {
+        run.output("before")?.exited_with(0).context("nothing had exited")?;
+        run.output("after")?.exited_with(0).context("they did not stay")?;
+        let output = run.output("live")?;
+        output.exited_with(0)?;
+        let stdout = output.stdout();
+        let last = stdout.lines().last().context("nothing was told")?;
+        let report: Value = serde_json::from_str(last)?;
+        let losses = report["losses"].as_array().context("no report at the end")?;
+        ensure!(
+            losses.iter().all(|loss| loss["cause"] != "stack-lost"),
+            "stacks of exited threads are counted as lost: {losses:?}"
+        );
         Ok(())
     },
 };
