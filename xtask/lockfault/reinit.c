@@ -38,7 +38,7 @@ static int lockfault_request_new(struct lockfault_request **req)
 	return 0;
 }
 
-/* Run fn in a task of its own and see it end. */
+/* Run fn in a task of its own, on CPU 1, and see it end. */
 int lockfault_reinit_again(struct lockfault_scenario *s, int (*fn)(void *), const char *comm)
 {
 	struct lockfault_task *t = lockfault_spawn(s, "reinit", 0, 1, fn, NULL, "%s", comm);

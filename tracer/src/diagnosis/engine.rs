@@ -197,10 +197,11 @@ fn matters(old: &Finding, new: &Finding) -> bool {
     };
     let many = |n: usize| n.checked_ilog2();
     let unknown = |f: &Finding| f.tasks.iter().filter(|t| t.state == TaskState::Unknown).count();
+    let nowhere = |f: &Finding| f.tasks.iter().filter(|t| t.site.is_none()).count();
     old.severity != new.severity
         || old.certainty != new.certainty
         || names(old) != names(new)
         || unknown(new) < unknown(old)
-        || (old.kind != Kind::RootBlocker && who(old) != who(new))
+        || (old.kind != Kind::RootBlocker && (who(old) != who(new) || nowhere(new) < nowhere(old)))
         || many(old.victims.count) != many(new.victims.count)
 }
