@@ -53,6 +53,8 @@ pub extern "C" fn iter_threads(ctx: *const IterTask) -> i32 {
     let to = unsafe { &mut *scratch };
     let at = task as u64;
     let record = &mut to.thread;
+    // The time first: what is read may be newer, never older.
+    record.header = header(record_kind::THREAD, 0);
     task::fill(&mut record.task, at);
     record.stack_base = field(at, off!(task_stack)).unwrap_or(0);
     record.saved_sp = field(at, off!(task_saved_sp)).unwrap_or(0);
@@ -70,7 +72,7 @@ pub extern "C" fn iter_threads(ctx: *const IterTask) -> i32 {
     record.words_from = from;
     record.stack_len = frames;
     record.words_len = chunks * CHUNK_WORDS as u32;
-    record.header = header(record_kind::THREAD, (fixed + record.words_len * 8) as u16);
+    record.header.size = (fixed + record.words_len * 8) as u16;
     let limit = (size_of::<ThreadRecord>() + MAX_FRAMES * 8) as u32;
     // SAFETY: the size is at most that of the scratch: frames <= MAX_FRAMES.
     unsafe { bpf_seq_write(seq, scratch.cast::<c_void>(), fixed.min(limit)) };

@@ -6,7 +6,8 @@
 //! nothing that needs a kernel to be tested.
 //!
 //! Stacks and lists may change while they are read. So each list is walked round and every step checked ([`ring`]), and at the
-//! end every waiter's switch count is read again: what was said of a thread that has run meanwhile is dropped.
+//! end every waiter's switch count is read again: what was said of a thread that has run meanwhile is dropped. So are names, which a
+//! thread may get while it sleeps.
 
 pub mod code;
 mod completer;
@@ -23,7 +24,7 @@ pub mod ring;
 mod settle;
 mod stop;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod thread;
 mod work;
 
@@ -63,6 +64,8 @@ pub struct Kernel<'k> {
     pub is_static: &'k dyn Fn(u64) -> bool,
     /// The process that looks, which is left out.
     pub own: u32,
+    /// The clock of the events.
+    pub clock: &'k dyn Fn() -> Timestamp,
     /// Also tell of interruptible sleepers that hold nobody up.
     pub all: bool,
 }
@@ -103,6 +106,10 @@ pub struct Found {
     pub involved: BTreeSet<ThreadIx>,
     /// Those of them that slept or waited when they were written down, and have run since: nothing follows from their stacks.
     pub restless: BTreeSet<ThreadIx>,
+    /// Names of those of them that were still there at `time`.
+    pub comms: BTreeMap<ThreadIx, [u8; 16]>,
+    /// When everything had been read and the last look began: up to then those who are not restless had not run.
+    pub time: Timestamp,
 }
 
 /// Explains the threads of one walk.
@@ -187,7 +194,9 @@ pub fn scan(threads: &Threads, kernel: &Kernel<'_>, memory: &mut dyn Memory) -> 
         .copied()
         .chain(found.depends.iter().map(|d| d.thread))
         .collect();
-    found.restless = settle::restless(&found.involved, &waiters, threads, o, &mut words)?;
+    found.time = (kernel.clock)();
+    let settled = settle::settle(&found.involved, &waiters, threads, o, &mut words)?;
+    (found.restless, found.comms) = (settled.restless, settled.comms);
     found.waits = waits
         .into_values()
         .filter(|wait| !found.restless.contains(&wait.thread))

@@ -1,5 +1,7 @@
 //! From what a walk found to events.
 
+use tracer_common::record::TaskRecord;
+
 use crate::event::{
     Actor, Body, DependencySample, Event, HolderCandidate, Owner, Phase, TaskRef, TaskState, WaitSample,
 };
@@ -12,24 +14,16 @@ use crate::wire::{self, Decoder};
 pub struct Emitter<'r> {
     threads: &'r Threads,
     found: &'r Found,
-    now: Timestamp,
     decoder: &'r mut Decoder,
     out: &'r mut Vec<Event>,
 }
 
 impl<'r> Emitter<'r> {
-    /// For a round that ends `now`.
-    pub fn new(
-        threads: &'r Threads,
-        found: &'r Found,
-        now: Timestamp,
-        decoder: &'r mut Decoder,
-        out: &'r mut Vec<Event>,
-    ) -> Self {
+    /// For one round.
+    pub fn new(threads: &'r Threads, found: &'r Found, decoder: &'r mut Decoder, out: &'r mut Vec<Event>) -> Self {
         Self {
             threads,
             found,
-            now,
             decoder,
             out,
         }
@@ -45,7 +39,7 @@ impl<'r> Emitter<'r> {
         }
         for lock in found.locks.values() {
             if let Named::Exited(record) = &lock.owner {
-                self.out.extend(wire::task_event(record, StackId(0), self.now));
+                self.out.extend(wire::task_event(record, StackId(0), self.found.time));
             }
         }
         for wait in &found.waits {
@@ -70,7 +64,10 @@ impl<'r> Emitter<'r> {
     }
 
     fn push(&mut self, body: Body) {
-        self.out.push(Event { time: self.now, body });
+        self.out.push(Event {
+            time: self.found.time,
+            body,
+        });
     }
 
     fn stack(&mut self, ix: ThreadIx) -> StackId {
@@ -84,14 +81,14 @@ impl<'r> Emitter<'r> {
     fn task(&mut self, ix: ThreadIx, thread: &Thread) {
         let restless = self.found.restless.contains(&ix) && thread.is_asleep();
         let stack = if restless { StackId(0) } else { self.stack(ix) };
-        // Who slept was found not to have run up to now; what others did is known for one moment.
-        let settled = restless || thread.is_asleep();
+        // Who slept was found not to have run up to then; what others did, and those who have gone, is known for one moment.
+        let settled = thread.is_asleep() && self.found.comms.contains_key(&ix);
         let time = if settled {
-            self.now
+            self.found.time
         } else {
             Timestamp(thread.record.header.time)
         };
-        let Some(mut event) = wire::task_event(&thread.record.task, stack, time) else {
+        let Some(mut event) = wire::task_event(&self.record(ix, thread), stack, time) else {
             return;
         };
         if let Body::Task(sample) = &mut event.body {
@@ -107,7 +104,17 @@ impl<'r> Emitter<'r> {
     }
 
     fn task_ref(&self, ix: ThreadIx) -> Option<TaskRef> {
-        self.threads.get(ix).map(|thread| wire::task_ref(&thread.record.task))
+        let thread = self.threads.get(ix)?;
+        Some(wire::task_ref(&self.record(ix, thread)))
+    }
+
+    /// What was written down, with the name that the last look found.
+    fn record(&self, ix: ThreadIx, thread: &Thread) -> TaskRecord {
+        let record = thread.record.task;
+        TaskRecord {
+            comm: self.found.comms.get(&ix).copied().unwrap_or(record.comm),
+            ..record
+        }
     }
 
     fn owner(&self, lock: &Lock, waiter: ThreadIx) -> Owner {
@@ -173,4 +180,45 @@ impl<'r> Emitter<'r> {
 
 fn actor(task: &TaskRef) -> Actor {
     Actor::Task(task.key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::stackscan::code::Class;
+    use crate::kernel::stackscan::tests::rig::{Rig, UNINTERRUPTIBLE, comm};
+
+    /// Times and names that a walk tells of a thread.
+    fn told(rig: &mut Rig) -> Vec<(u64, String)> {
+        let (threads, found) = rig.walk();
+        let (mut decoder, mut out) = (Decoder::default(), Vec::new());
+        Emitter::new(&threads, &found, &mut decoder, &mut out).events();
+        let name = |event: &Event| match &event.body {
+            Body::Task(sample) => Some((event.time.0, sample.task.comm.to_string())),
+            Body::Dependency(sample) => Some((event.time.0, sample.task.as_ref()?.comm.to_string())),
+            _ => None,
+        };
+        out.iter().filter_map(name).collect()
+    }
+
+    #[test]
+    fn no_name_is_told_with_a_time_at_which_the_thread_may_have_had_another() {
+        const WRITTEN: u64 = 1_000_000_000_000;
+        const LOOKED: u64 = 2_000_000_000_000;
+        // A kernel thread that was just made sleeps, under its parent's name.
+        let mut rig = Rig::default();
+        let made = rig.task(10, UNINTERRUPTIBLE);
+        rig.tasks[made].record.task.comm = comm("kthreadd");
+        rig.frame(made, Class::BlockIo);
+        let task = rig.tasks[made].addr;
+        rig.rename(task, "own name");
+        let own = || (LOOKED, "own name".to_owned());
+        assert_eq!(told(&mut rig), [own(), own()], "it sleeps on, and for what");
+        rig.words.insert(task + 0x130, 8);
+        assert_eq!(told(&mut rig), [own()], "it has run");
+        // And exited, and its memory is another's.
+        rig.words.insert(task + 0x120, 5000);
+        rig.rename(task, "a stranger");
+        assert_eq!(told(&mut rig), [(WRITTEN, "kthreadd".to_owned())]);
+    }
 }

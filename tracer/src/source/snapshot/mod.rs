@@ -130,13 +130,13 @@ impl Walker {
             code: &self.code,
             is_static: &is_static,
             own: std::process::id(),
+            clock: &clock::monotonic,
             all,
         };
         let found = stackscan::scan(&threads, &kernel, &mut self.peeks.memory(ebpf))?;
-        let now = clock::monotonic();
-        Emitter::new(&threads, &found, now, decoder, out).events();
+        Emitter::new(&threads, &found, decoder, out).events();
         let edge = if complete { RoundEdge::End } else { RoundEdge::Aborted };
-        out.push(self.edge(now, edge));
+        out.push(self.edge(found.time, edge));
         Ok(RoundCost {
             threads: threads.len(),
             bytes: threads.bytes(),

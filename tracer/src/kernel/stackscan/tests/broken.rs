@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::code::Class;
-use super::rig::{BARRIER, Rig, UNINTERRUPTIBLE, ix, ret, waits};
+use super::rig::{BARRIER, Rig, UNINTERRUPTIBLE, comm, ix, ret, waits};
 
 const LOCK: u64 = 0xffff_8881_0000_0088;
 
@@ -59,6 +59,17 @@ fn an_owner_that_ran_after_it_was_written_down_is_known_to_have() {
     let found = rig.scan();
     assert_eq!(found.restless.into_iter().collect::<Vec<_>>(), [ix(owner)]);
     assert!(found.involved.contains(&ix(owner)));
+}
+
+#[test]
+fn the_name_is_that_of_the_last_look_unless_the_memory_is_another_threads_by_then() {
+    let (mut rig, tasks, _) = two_waiters();
+    let [renamed, replaced] = tasks.map(|task| rig.tasks[task].addr);
+    rig.rename(renamed, "lf_rec_reinit");
+    rig.rename(replaced, "a stranger");
+    rig.words.insert(replaced + 0x120, 5000);
+    let found = rig.scan();
+    assert_eq!(found.comms, [(ix(tasks[0]), comm("lf_rec_reinit"))].into());
 }
 
 #[test]

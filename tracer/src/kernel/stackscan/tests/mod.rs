@@ -1,5 +1,5 @@
 mod broken;
 mod chains;
 mod locks;
-mod rig;
+pub mod rig;
 mod rt;

@@ -8,6 +8,7 @@ use tracer_common::snapshot::ThreadRecord;
 
 use super::super::code::{Class, Pointers};
 use super::super::{CodeMap, Found, Kernel, Memory, Thread, ThreadIx, Threads, scan};
+use crate::ids::Timestamp;
 use crate::kernel::offsets::KernelOffsets;
 
 /// Size of a stack.
@@ -125,9 +126,7 @@ impl Rig {
     pub fn task(&mut self, tid: u32, state: u32) -> usize {
         let addr = 0xffff_8880_0000_0000 + 0x4000 * u64::from(tid);
         let base = 0xffff_c900_0000_0000 + 0x8000 * u64::from(tid);
-        let mut comm = [0; 16];
         let name = format!("task{tid}");
-        comm[..name.len()].copy_from_slice(name.as_bytes());
         let task = TaskRecord {
             task: addr,
             start: 1000,
@@ -135,7 +134,7 @@ impl Rig {
             cgroup: 0,
             tid,
             tgid: tid,
-            comm,
+            comm: comm(&name),
             state,
             pf_flags: 0,
             cpu: 0,
@@ -163,9 +162,10 @@ impl Rig {
             stack_len: 0,
             words_len: 0,
         };
-        for (offset, word) in [(0x130, 7), (0x138, 0), (0x140, 0)] {
+        for (offset, word) in [(0x120, task.start), (0x130, 7), (0x138, 0), (0x140, 0)] {
             self.words.insert(addr + offset, word);
         }
+        self.rename(addr, &name);
         self.tasks.push(Task {
             addr,
             record,
@@ -174,6 +174,15 @@ impl Rig {
             sp: base + STACK,
         });
         self.tasks.len() - 1
+    }
+
+    /// Gives the thread at this address another name.
+    pub fn rename(&mut self, task: u64, name: &str) {
+        let words = comm(name);
+        let words = words
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")));
+        self.words.extend((task + 0x110..).step_by(8).zip(words));
     }
 
     /// Pushes words, the last one at the lowest address; returns the address of the lowest.
@@ -219,6 +228,11 @@ impl Rig {
 
     /// What is found.
     pub fn scan(&mut self) -> Found {
+        self.walk().1
+    }
+
+    /// The threads, and what is found.
+    pub fn walk(&mut self) -> (Threads, Found) {
         let mut threads = Threads::default();
         for task in &self.tasks {
             let words: Vec<u64> = (task.sp..task.base + STACK)
@@ -237,11 +251,20 @@ impl Rig {
             code: &code,
             is_static: &|addr| addr >= 0xffff_ffff_8000_0000,
             own: u32::MAX,
+            clock: &|| Timestamp(2_000_000_000_000),
             all: self.all,
         };
         self.seen.clear();
-        scan(&threads, &kernel, self).expect("the rig answers")
+        let found = scan(&threads, &kernel, self).expect("the rig answers");
+        (threads, found)
     }
+}
+
+/// A name as the kernel keeps it.
+pub fn comm(name: &str) -> [u8; 16] {
+    let mut comm = [0; 16];
+    comm[..name.len()].copy_from_slice(name.as_bytes());
+    comm
 }
 
 /// One function for each class.
