@@ -84,7 +84,7 @@ pub struct SpinSlot {
     pub lock: u64,
     /// Begin.
     pub since: u64,
-    /// Lock word at the begin.
+    /// Lock word at the begin; 0 unless every wait is shown.
     pub word: u64,
     /// Thread that spins or was interrupted.
     pub tid: u32,
@@ -115,7 +115,7 @@ pub struct SpinLogEntry {
     pub since: u64,
     /// End; equal to `since` when the end is not seen.
     pub until: u64,
-    /// Lock word at the begin.
+    /// Lock word at the begin; 0 unless every wait is shown.
     pub word: u64,
     /// Thread.
     pub tid: u32,

@@ -70,7 +70,7 @@ pub fn begin(begin: &Begin) {
     let slot = SpinSlot {
         lock: begin.lock,
         since: unsafe { bpf_ktime_get_ns() },
-        word: read::<u32>(begin.lock).unwrap_or(0).into(),
+        word: word(begin.lock),
         tid: pid_tgid as u32,
         tgid: (pid_tgid >> 32) as u32,
         kind: begin.kind,
@@ -95,6 +95,16 @@ pub fn begin(begin: &Begin) {
             log(spins, cpu, &slot, slot.since, current);
         }
     }
+}
+
+/// The lock's word, where every wait is shown; else 0. It is what all who wait for this lock write to: reading it costs more than
+/// the rest of a begin, and of a wait that is still going on the word is read again anyway.
+#[inline(always)]
+fn word(lock: u64) -> u64 {
+    if setting!(emit_all) == 0 {
+        return 0;
+    }
+    read::<u32>(lock).unwrap_or(0).into()
 }
 
 /// A rwlock's waiters queue on a spinlock inside of it: whoever waits for that one waits for the rwlock, which its end tells of.

@@ -46,7 +46,7 @@ pub struct WaitSample {
     pub phase: Phase,
     /// When the wait began; `None` when it is older than the tool and the kernel does not tell.
     pub since: Option<Timestamp>,
-    /// The raw owner word, for evidence lines.
+    /// The raw owner word, for evidence lines; 0 also where the lock records no owner and its word was not read.
     pub owner_word: u64,
     /// Its meaning.
     pub owner: Owner,

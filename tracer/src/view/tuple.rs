@@ -116,7 +116,9 @@ fn tuple(event: &Event) -> Option<Tuple<'_>> {
                 phase: Some(wait.phase),
                 owner,
                 owner_is,
-                owner_word: Some(format!("{:#x}", wait.owner_word)),
+                // Zero would say that nobody holds it.
+                owner_word: (wait.owner_word != 0 || wait.owner != Owner::NotRecorded)
+                    .then(|| format!("{:#x}", wait.owner_word)),
                 readers,
                 since: wait.since,
                 queue_position: if let Queued::At(position) = wait.queued {
