@@ -29,6 +29,22 @@ const STUCK: &str = r#"
     echo open $(inside cat /proc/$pid/map_files/1000-2000)
 "#;
 
+/// A thread that waits in an ioctl for the lock of a terminal, which another one keeps while it writes: numbers of system calls as x86-64
+/// has them. Both must be there at the same time.
+const IOCTL: &str = "
+    /init work terminal-ioctl > /tmp/ioctl & echo $! > /tmp/ioctl.pid
+    in_call() { grep -q \"^$2 \" /proc/$1/syscall 2> /dev/null; }
+    until [ $(wc -l < /tmp/ioctl) = 2 ]; do kill -0 $! || exit 1; sleep 0.1; done
+    ioctl=$(grep ioctl /tmp/ioctl | cut -d' ' -f2) writer=$(grep writer /tmp/ioctl | cut -d' ' -f2)
+    until in_call $writer 1 && in_call $ioctl 16 && in_call $writer 1; do kill -0 $! || exit 1; sleep 0.1; done
+    cat /tmp/ioctl
+";
+
+/// Until the recording tells of both.
+const RECORDED: &str = "
+    until [ $(holdup report /tmp/facts.holdup --json | grep -o '\"path\":\"/dev/pts/' | wc -l) -ge 2 ]; do sleep 0.2; done
+";
+
 pub const TESTS: &[VmTest] = &[VmTest {
     name: "task-facts",
     kernels: &["6.1", "6.12"],
@@ -36,11 +52,17 @@ pub const TESTS: &[VmTest] = &[VmTest {
     expects: &[],
     steps: |steps| {
         steps.shell("who", &STUCK.replace("$CGROUP", CGROUP));
+        steps.start_attached("record", &["record", "-o", "/tmp/facts.holdup"]);
+        steps.shell("ioctl", IOCTL);
         steps.truth("truth");
-        steps.holdup("facts", &["snapshot", "--json"]);
-        steps.holdup("facts-text", &["snapshot"]);
-        steps.holdup("record", &["record", "-o", "/tmp/facts.holdup", "--duration", "4"]);
+        // The wait in the ioctl can be interrupted.
+        steps.holdup("facts", &["snapshot", "--all", "--json"]);
+        steps.holdup("facts-text", &["snapshot", "--all"]);
+        steps.shell("recorded", RECORDED);
+        steps.signal("record", "INT");
+        steps.wait("record");
         steps.holdup("replayed", &["report", "/tmp/facts.holdup", "--json"]);
+        steps.shell("release", "kill $(cat /tmp/ioctl.pid)");
     },
     check: |run| {
         compare(run, &whole(run, "facts")?).context("snapshot")?;
@@ -49,6 +71,11 @@ pub const TESTS: &[VmTest] = &[VmTest {
         compare(run, &replayed).context("replay of a recording")?;
         run.output("facts-text")?
             .stdout_has("executes lockfault_mutex_aa_worker [lockfault] for workqueue lf_aa_wq")?;
+        // Of those who wait, the text tells what holds them up.
+        let (writer, _, device) = terminal(run)?;
+        run.output("facts-text")?
+            .stdout_has(&format!(" ({writer}): in write() on {device} (character device)"))?;
+        run.output("recorded")?.exited_with(0)?;
         run.output("facts-text")?
             .stdout_has(&format!("; container docker {}; cgroup {CGROUP}", &ID[..12]))
     },
@@ -93,6 +120,15 @@ fn compare(run: &GuestRun, report: &Value) -> Result<()> {
             "{name}: {row:#}"
         );
     }
+    let (writer, waiter, device) = terminal(run)?;
+    for (tid, number, name) in [(writer, 1, "write"), (waiter, 16, "ioctl")] {
+        let row = row(tid)?;
+        let doing = json!({"what": "syscall", "number": number, "name": name, "argument": "file", "file": "char-device", "path": device});
+        ensure!(
+            row["doing"] == doing && row["kernel_thread"] == false,
+            "{name}: {row:#}"
+        );
+    }
     let truth = run.truth("truth")?;
     for (scenario, function, workqueue) in [
         ("mutex-aa", "lockfault_mutex_aa_worker", "lf_aa_wq"),
@@ -110,4 +146,19 @@ fn compare(run: &GuestRun, report: &Value) -> Result<()> {
         "a kernel thread in a system call: {flusher:#}"
     );
     Ok(())
+}
+
+/// The thread that writes to a terminal, the one that waits in an ioctl, and the terminal's path.
+fn terminal(run: &GuestRun) -> Result<(u64, u64, String)> {
+    let output = run.output("ioctl")?;
+    output.exited_with(0)?;
+    let stdout = output.stdout();
+    let after = |name: &str| {
+        let mut lines = stdout.lines();
+        lines
+            .find_map(|line| line.strip_prefix(name))
+            .with_context(|| format!("no {name}: {stdout}"))
+    };
+    let (ioctl, path) = after("ioctl ")?.split_once(' ').context("no device")?;
+    Ok((after("writer ")?.parse()?, ioctl.parse()?, path.to_owned()))
 }

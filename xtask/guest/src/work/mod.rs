@@ -51,6 +51,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["system-v"] => ipc::system_v(),
         ["keys"] => ipc::keys(),
         ["ttys"] => terminal::many(),
+        ["terminal-ioctl"] => terminal::blocked_ioctl(),
         _ => bail!("no work is called {arguments:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{for_ever, in_turn, say, system};
 use anyhow::{Context as _, Result};
-use rustix::termios::{OptionalActions, Winsize};
+use rustix::termios::{Action, OptionalActions, Winsize};
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 
@@ -62,5 +62,30 @@ pub fn many() -> Result<()> {
             drop(system::pseudo_terminal()?);
         }
         Ok(())
+    })
+}
+
+/// One thread writes to a terminal whose other side nobody reads, and keeps its lock meanwhile; another one waits for that in an ioctl.
+pub fn blocked_ioctl() -> Result<()> {
+    let (_unread, path) = system::pseudo_terminal()?;
+    let slave = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .context("opening the slave")?;
+    let own = || rustix::thread::gettid().as_raw_nonzero();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| -> Result<()> {
+            say(&format!("writer {}", own()))?;
+            loop {
+                (&slave).write_all(&[b'x'; 256]).context("writing to the terminal")?;
+            }
+        });
+        say(&format!("ioctl {} {}", own(), path.display()))?;
+        while !writer.is_finished() {
+            // KERNEL: TCXONC takes the lock of writers to send a stop character (tty_send_xchar, drivers/tty/tty_io.c).
+            rustix::termios::tcflow(&slave, Action::IOff).context("TCXONC")?;
+        }
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?
     })
 }
