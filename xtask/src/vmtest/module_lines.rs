@@ -14,6 +14,11 @@ pub const TESTS: &[VmTest] = &[VmTest {
     expects: &[],
     steps: |steps| {
         steps.holdup("lines", &["snapshot", "--module-debug=/modules", "--json"]);
+        steps.shell(
+            "pack",
+            "mkdir -p /tmp/packed && gzip -c /modules/lockfault.ko > /tmp/packed/lockfault.ko.gz",
+        );
+        steps.holdup("lines-packed", &["snapshot", "--module-debug=/tmp/packed", "--json"]);
         steps.holdup("lines-off", &["snapshot", "--json"]);
     },
     check: |run| {
@@ -29,6 +34,11 @@ pub const TESTS: &[VmTest] = &[VmTest {
         let (Some(file), Some(line)) = place("lines")? else {
             anyhow::bail!("no file or no line");
         };
+        run.output("pack")?.exited_with(0)?;
+        ensure!(
+            place("lines-packed")? == (Some(file.clone()), Some(line)),
+            "not by the compressed file"
+        );
         // The line of the source calls what stands further in on the stack.
         ensure!(file.ends_with("/mmap_lock.c"), "{file}:{line}");
         let source = std::fs::read_to_string(paths::root().join("xtask/lockfault/mmap_lock.c"))?;

@@ -6,6 +6,7 @@
 mod modules;
 #[cfg(test)]
 mod tests;
+mod unpack;
 mod vmlinux;
 
 use std::path::PathBuf;
@@ -43,8 +44,8 @@ pub struct LineArgs {
     /// distributions put it.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub vmlinux: Option<PathBuf>,
-    /// Show file, line and inlined functions of frames in modules, from files with debug information: DIR/MODULE.ko, or where
-    /// distributions put them. A file must have the build id of the module that is loaded; others are passed over.
+    /// Show file, line and inlined functions of frames in modules, from files with debug information: DIR/MODULE.ko, also
+    /// compressed (.gz, .xz, .zst), or where distributions put them. A file must have the build id of the module that is loaded; others are passed over.
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub module_debug: Option<PathBuf>,
 }

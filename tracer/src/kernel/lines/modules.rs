@@ -16,13 +16,12 @@ use object::{
     SectionIndex,
 };
 
+use super::unpack;
 use super::vmlinux::{build_id, hex};
 use crate::event::{CodeLine, Inlined, Place};
 use crate::ids::KernelAddr;
 use crate::kernel::sysroot::Sysroot;
 
-/// Files are not read beyond this size.
-const MAX_FILE: u64 = 512 << 20;
 /// A section is not unpacked beyond this size.
 const MAX_SECTION: u64 = 1 << 30;
 /// Where debug packages put the files of `/lib/modules`, by distribution.
@@ -93,7 +92,7 @@ impl Modules {
     fn files(&self, module: &str) -> Vec<PathBuf> {
         let mut files = Vec::new();
         if let Some(dir) = &self.dir {
-            files.extend(["ko", "ko.debug"].map(|end| dir.join(format!("{module}.{end}"))));
+            files.extend(unpack::names(&dir.join(module), &["ko", "ko.debug"]));
         }
         let modules = format!("/lib/modules/{}", self.release);
         let known = self.root.text(&format!("{modules}/modules.dep")).unwrap_or_default();
@@ -104,18 +103,16 @@ impl Modules {
         if let Some(place) = place {
             let (plain, _) = place.split_once(".ko").unwrap_or((place, ""));
             for debug in DEBUG_DIRS {
-                files.extend(["ko", "ko.debug"].map(|end| self.root.path(&format!("{debug}{modules}/{plain}.{end}"))));
+                let plain = self.root.path(&format!("{debug}{modules}/{plain}"));
+                files.extend(unpack::names(&plain, &["ko", "ko.debug"]));
             }
-            // A compressed one is not unpacked: distributions compress only what has no debug information.
-            files.push(self.root.path(&format!("{modules}/{plain}.ko")));
+            files.extend(unpack::names(&self.root.path(&format!("{modules}/{plain}")), &["ko"]));
         }
         files
     }
 
     fn context(&self, path: &Path, running: &str, sys: &str) -> Option<Context<Bytes>> {
-        let mut data = Vec::new();
-        let file = std::fs::File::open(path).ok()?;
-        file.take(MAX_FILE).read_to_end(&mut data).ok()?;
+        let data = unpack::read(path)?;
         let elf = object::File::parse(&*data).ok()?;
         if hex(elf.build_id().ok()??) != running {
             return None;

@@ -212,6 +212,34 @@ fn file_line_and_inlined_functions_in_a_module_are_found_by_where_its_sections_a
     assert_eq!(module_lines(&tree, Some(&dir), &[IN_TEXT, IN_INIT]), [in_text]);
 }
 
+/// The fixtures are `module.ko` as the kernel's scripts/Makefile.modinst compresses it (`gzip -n`, `xz --check=crc32 --lzma2=dict=1MiB`, `zstd`).
+#[test]
+fn compressed_files_of_modules_are_unpacked() {
+    for end in ["gz", "xz", "zst"] {
+        let file = std::fs::read(image().with_file_name(format!("module.ko.{end}"))).expect("the fixture");
+        let expected = [(
+            IN_TEXT,
+            "./module.c:20".to_owned(),
+            vec!["inner ./module.c:14".to_owned()],
+        )];
+        let tree = with_module(&MODULE_ID, true);
+        let place = format!("kernel/x/a-module.ko.{end}");
+        tree.file(
+            "lib/modules/6.1.0-test/modules.dep",
+            format!("{place}: kernel/b.ko.{end}\n"),
+        );
+        assert_eq!(module_lines(&tree, None, &[IN_TEXT]), [], "there is no file");
+        tree.file(&format!("lib/modules/6.1.0-test/{place}"), &file);
+        assert_eq!(module_lines(&tree, None, &[IN_TEXT]), expected, "{end}");
+        let tree = with_module(&MODULE_ID, true);
+        // One that is torn is passed over, and another one is taken.
+        tree.file("debug/a_module.ko", file.get(..100).unwrap_or_default());
+        tree.file(&format!("debug/a_module.ko.debug.{end}"), &file);
+        let dir = tree.root().path("/debug");
+        assert_eq!(module_lines(&tree, Some(&dir), &[IN_TEXT]), expected, "{end}");
+    }
+}
+
 #[test]
 fn the_file_of_another_build_of_a_module_and_torn_files_say_nothing() {
     let file = std::fs::read(image().with_file_name("module.ko")).expect("the module");
