@@ -88,9 +88,8 @@ pub fn run(filter: Option<&str>, count: &mut Count) -> Result<()> {
             }
         }
     }
-    // A guest under emulation takes one CPU; what is left is for the other things of this box.
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = (cpus / 2).clamp(1, queue.len().max(1));
+    let workers = guests_at_once(cpus).min(queue.len().max(1));
     let (queue, count) = (Mutex::new(queue), Mutex::new(count));
     std::thread::scope(|scope| {
         for _ in 0..workers {
@@ -118,6 +117,12 @@ pub fn run(filter: Option<&str>, count: &mut Count) -> Result<()> {
         return Err(boot::Interrupted.into());
     }
     Ok(())
+}
+
+/// How many guests run at the same time. One under emulation takes one CPU and rests now and then; of a larger machine half is left for
+/// its other work.
+fn guests_at_once(cpus: usize) -> usize {
+    (cpus / 2).max(cpus.min(2))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -345,5 +350,16 @@ impl Sink for Collected {
     fn start_over(&mut self) -> bool {
         *self = Self::new(self.directory.clone());
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_guests_share_two_cpus_and_more_cpus_keep_some_free() {
+        let at_once = [1, 2, 3, 4, 8].map(guests_at_once);
+        assert_eq!(at_once, [1, 2, 2, 2, 4]);
     }
 }
