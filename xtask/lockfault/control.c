@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /proc/lockfault: write "NAME [key=value ...]" to start a scenario, read for
- * the locks' addresses, the scenarios' states and their tasks' pids.
+ * /proc/lockfault: write "NAME [key=value ...]" to start a scenario, "end NAME"
+ * to end one that lasts until then, read for the locks' addresses, the scenarios' states and their tasks' pids.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -68,14 +68,19 @@ static int lockfault_command(char *line)
 	unsigned int values[LOCKFAULT_MAX_PARAMS];
 	char *rest = strim(line);
 	char *name = strsep(&rest, " \t");
-	struct lockfault_scenario *s = lockfault_find(name);
+	bool ends = !strcmp(name, "end") && rest;
+	struct lockfault_scenario *s = lockfault_find(ends ? strim(rest) : name);
 	unsigned int i;
 	char *word;
 	int ret;
 
 	if (!s) {
-		pr_err("no scenario '%s'\n", name);
+		pr_err("no scenario '%s'\n", ends ? rest : name);
 		return -EINVAL;
+	}
+	if (ends) {
+		lockfault_end(s);
+		return 0;
 	}
 	if (!s->run) {
 		pr_err("%s: cannot happen on PREEMPT_RT\n", s->name);

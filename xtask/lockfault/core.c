@@ -95,6 +95,20 @@ void lockfault_sleep_ms(unsigned int ms)
 	schedule_timeout_idle(msecs_to_jiffies(ms));
 }
 
+static DECLARE_WAIT_QUEUE_HEAD(lockfault_ends);
+
+/* Until @ms are over or somebody writes "end NAME". */
+void lockfault_last_ms(struct lockfault_scenario *s, unsigned int ms)
+{
+	wait_event_idle_timeout(lockfault_ends, READ_ONCE(s->told_to_end), msecs_to_jiffies(ms));
+}
+
+void lockfault_end(struct lockfault_scenario *s)
+{
+	WRITE_ONCE(s->told_to_end, true);
+	wake_up_all(&lockfault_ends);
+}
+
 unsigned int lockfault_param(const struct lockfault_scenario *s, const char *name)
 {
 	unsigned int i;
@@ -301,6 +315,7 @@ int lockfault_start(struct lockfault_scenario *s, const unsigned int *values)
 		goto out;
 	}
 	s->pinned = true;
+	s->told_to_end = false;
 	lockfault_set_state(s, LOCKFAULT_STARTING);
 	/* Scenarios that wedge CPUs leave CPU 0 alone. */
 	kthread_bind(director, 0);

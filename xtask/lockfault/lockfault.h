@@ -81,6 +81,7 @@ struct lockfault_scenario {
 
 	enum lockfault_state state;
 	bool pinned;		/* running, or stuck: cannot be started, module cannot go */
+	bool told_to_end;
 	struct list_head tasks;	/* of lockfault_task */
 };
 
@@ -137,6 +138,8 @@ bool lockfault_all_exited(struct lockfault_scenario *s);
 bool lockfault_all_asleep(struct lockfault_scenario *s, const char *role);
 int lockfault_show(struct seq_file *m, void *unused);
 void lockfault_sleep_ms(unsigned int ms);
+void lockfault_last_ms(struct lockfault_scenario *s, unsigned int ms);
+void lockfault_end(struct lockfault_scenario *s);
 
 /* control.c: /proc/lockfault */
 int lockfault_control_init(void);

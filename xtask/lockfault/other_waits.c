@@ -3,8 +3,8 @@
  * other-waits: nobody waits for a lock. A kworker sleeps; "flusher" waits in
  * flush_work(), "canceller" in cancel_work_sync(), "wq-flusher" in
  * flush_workqueue() and "drainer" in drain_workqueue() for it, "waiter" for a
- * completion, "reader" in (fake) block I/O. After ms milliseconds all of them
- * go on. Verdict: no deadlock; the first four are behind worker; nobody is
+ * completion, "reader" in (fake) block I/O. After ms milliseconds, or on
+ * "end other-waits", all of them go on. Verdict: no deadlock; the first four are behind worker; nobody is
  * behind waiter and reader.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -117,7 +117,7 @@ static int lockfault_other_waits_run(struct lockfault_scenario *s)
 			return -ETIMEDOUT;
 	}
 	lockfault_established(s);
-	lockfault_sleep_ms(lockfault_param(s, "ms"));
+	lockfault_last_ms(s, lockfault_param(s, "ms"));
 	WRITE_ONCE(lockfault_slow_over, true);
 	complete(&lockfault_slow_done);
 	wake_up(&lockfault_slow_queue);

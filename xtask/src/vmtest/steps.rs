@@ -98,6 +98,14 @@ impl Steps {
         });
     }
 
+    /// Ends a scenario that lasts until it is told.
+    pub fn end(&mut self, scenario: &str) {
+        self.shell(
+            &format!("end {scenario}"),
+            &format!("echo 'end {scenario}' > {LOCKFAULT}"),
+        );
+    }
+
     /// Waits until a scenario's break is in place.
     pub fn established(&mut self, scenario: &str) {
         self.await_state(scenario, "established");
