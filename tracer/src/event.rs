@@ -9,6 +9,7 @@ mod dependency;
 mod doing;
 mod lock;
 mod name;
+mod stall;
 mod task;
 mod user_stack;
 mod wait;
@@ -22,6 +23,7 @@ pub use dependency::{Dependency, DependencySample};
 pub use doing::{Activity, Argument, CgroupName, Doing, FileKind};
 pub use lock::{HolderCandidate, LockKind, LockSample, LockStats, Mode, Owner, Reinit, Release};
 pub use name::{LockName, StackFrames, SymbolName};
+pub use stall::CpuStall;
 pub use task::{Actor, Context, TaskRef, TaskSample, TaskState, TimeSpent};
 pub use user_stack::{UserFile, UserFrame, UserFunction, UserStack};
 pub use wait::{Phase, Queued, WaitEnd, WaitSample};
@@ -79,6 +81,8 @@ pub enum Body {
     TimeSpent(TimeSpent),
     /// A watched lock was acquired or released.
     Watch(Watched),
+    /// The kernel's own watchers say that a CPU neither schedules nor ticks, or that it does again.
+    Stall(CpuStall),
     /// Counters of what was not seen, cumulative since the source started.
     Loss(LossReport),
     /// A sampling round starts or ends.

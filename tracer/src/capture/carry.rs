@@ -225,7 +225,12 @@ impl Named {
                     self.lock(LockAddr(addr.0), time, known, out);
                 }
             }
-            Body::TaskGone(_) | Body::TimeSpent(_) | Body::UserStack(_) | Body::Loss(_) | Body::Round(_) => {}
+            Body::TaskGone(_)
+            | Body::TimeSpent(_)
+            | Body::Stall(_)
+            | Body::UserStack(_)
+            | Body::Loss(_)
+            | Body::Round(_) => {}
         }
     }
 

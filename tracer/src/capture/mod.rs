@@ -56,7 +56,7 @@ pub use sink::{Memory, Sink, SinkError};
 pub use writer::{FLUSH_AFTER, Totals, WriteError, Writer};
 
 /// Format version that is written. Every version from 1 on can be read.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 #[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ pub mod probeable;
 pub mod release;
 pub mod stacks;
 pub mod stackscan;
+pub mod stall_variables;
 pub mod symbols;
 pub mod sysroot;
 pub mod tasks;

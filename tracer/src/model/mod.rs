@@ -15,6 +15,7 @@ mod names;
 mod orders;
 mod rounds;
 mod settings;
+mod stalls;
 mod stats;
 mod steady;
 mod waits;
@@ -31,6 +32,7 @@ pub use loss::Losses;
 pub use names::Names;
 pub use orders::{OrderSeen, Orders};
 pub use settings::Settings;
+pub use stalls::Stalls;
 pub use stats::{BUCKETS, Contention, Totals, WINDOW, Window};
 pub use steady::{Span, Steady};
 pub use waits::{Wait, is_begin};
@@ -71,6 +73,7 @@ pub struct Model {
     losses: Losses,
     orders: Orders,
     depending: BTreeSet<ActorIx>,
+    stalls: Stalls,
     reinits: Vec<ReinitSeen>,
     watched: WatchedLocks,
     pending_rounds: Rounds,
@@ -95,6 +98,7 @@ impl Model {
             losses: Losses::default(),
             orders: Orders::default(),
             depending: BTreeSet::new(),
+            stalls: Stalls::default(),
             reinits: Vec::new(),
             watched: WatchedLocks::new(),
             pending_rounds: Rounds::default(),
@@ -138,6 +142,7 @@ impl Model {
             Body::Reinit(reinit) => self.apply_reinit(time, reinit),
             Body::TimeSpent(spent) => self.apply_spent(time, spent),
             Body::Watch(watched) => self.apply_watched(time, watched),
+            Body::Stall(stall) => self.stalls.apply(time, *stall),
             Body::Loss(report) => self.losses.apply(time, report),
             Body::Round(round) => self.apply_round(time, round),
         }
@@ -218,6 +223,12 @@ impl Model {
     #[must_use]
     pub fn orders(&self) -> &Orders {
         &self.orders
+    }
+
+    /// CPUs that neither schedule nor tick, as the kernel's own watchers say.
+    #[must_use]
+    pub fn stalls(&self) -> &Stalls {
+        &self.stalls
     }
 
     /// Locks initialised again while in use.

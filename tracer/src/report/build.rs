@@ -8,8 +8,8 @@ use rustc_hash::FxHashMap;
 
 use super::coverage::Coverage;
 use super::{
-    ClosedRow, CpuRow, Frame, HeldRow, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, TaskRow,
-    TotalsRow, TreeRoot, UserStackRow, WaitRow, WatchedRow,
+    ClosedRow, CpuRow, Frame, HeldRow, InlinedRow, LockRow, LossRow, OwnerRow, Report, SourceFacts, SpinRow, StallRow,
+    TaskRow, TotalsRow, TreeRoot, UserStackRow, WaitRow, WatchedRow,
 };
 use crate::diagnosis::{About, Blocked, Engine, Graph, Hold, Root, phrase};
 use crate::event::{Actor, Inlined, Mode, Phase, Queued, TaskState};
@@ -324,6 +324,7 @@ fn cpu_rows(model: &Model) -> Vec<CpuRow> {
         task: None,
         seen: crate::ids::Timestamp(0),
         spins: Vec::new(),
+        stall: None,
     };
     for (ix, actor) in model.actors().iter() {
         let Some(sample) = actor.sample.filter(|_| actor.gone.is_none()) else {
@@ -352,6 +353,10 @@ fn cpu_rows(model: &Model) -> Vec<CpuRow> {
             waited: model.waited(wait),
         };
         rows.entry(cpu).or_insert_with(|| empty(cpu)).spins.push(spin);
+    }
+    for stall in model.stalls().iter() {
+        let row = rows.entry(stall.cpu).or_insert_with(|| empty(stall.cpu));
+        row.stall = Some(StallRow::of(stall, model.now()));
     }
     for row in rows.values_mut() {
         row.spins

@@ -5,6 +5,7 @@
 
 mod build;
 mod coverage;
+mod stall;
 mod user_stack;
 mod watched;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use coverage::{Coverage, Unexplained};
+pub use stall::StallRow;
 pub use user_stack::{UserFrameRow, UserStackRow};
 pub use watched::{HolderRow, LongestRow, WatchedRow};
 
@@ -308,6 +310,8 @@ pub struct CpuRow {
     pub seen: Timestamp,
     /// What spins on it, outermost last.
     pub spins: Vec<SpinRow>,
+    /// What the kernel's own watchers know of it, if that is anything bad.
+    pub stall: Option<StallRow>,
 }
 
 /// A spin on a CPU.

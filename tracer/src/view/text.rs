@@ -172,6 +172,7 @@ pub fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
 /// When `out` cannot be written to.
 pub fn summary(out: &mut impl Write, report: &Report) -> io::Result<()> {
     watched(out, report)?;
+    stalls(out, report)?;
     coverage(out, report)?;
     losses(out, report)?;
     for limit in &report.source.limits {
@@ -248,6 +249,20 @@ fn watched(out: &mut impl Write, report: &Report) -> io::Result<()> {
                 phrase_mode(holder.mode),
                 duration(holder.held),
                 at(&holder.site)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn stalls(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    for cpu in &report.cpus {
+        if let Some(stall) = &cpu.stall {
+            writeln!(
+                out,
+                "by the kernel's own watchers CPU {} {}",
+                cpu.cpu,
+                stall.words().join("; ")
             )?;
         }
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tracer::diagnosis::Engine;
 use tracer::event::{
-    Act, Actor, Body, Context, Dependency, DependencySample, Event, Evidence, HolderCandidate, LockKind, LockName,
-    LockSample, LockStats, LossCause, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge,
-    RoundScope, StackFrames, TaskRef, TaskSample, TaskState, TimeSpent, WaitEnd, WaitSample, Watched,
+    Act, Actor, Body, Context, CpuStall, Dependency, DependencySample, Event, Evidence, HolderCandidate, LockKind,
+    LockName, LockSample, LockStats, LossCause, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round,
+    RoundEdge, RoundScope, StackFrames, TaskRef, TaskSample, TaskState, TimeSpent, WaitEnd, WaitSample, Watched,
 };
 use tracer::ids::{CgroupId, CpuId, KernelAddr, LockAddr, Nanos, StackId, TaskKey, Tgid, Tid, Timestamp};
 use tracer::model::{Held, Model, Settings};
@@ -312,6 +312,13 @@ fn other() -> impl Strategy<Value = Body> {
                 task: None,
                 cpu: CpuId(1),
                 stack: StackId(3),
+            })
+        }),
+        (0..3_u32, proptest::option::of((0..9_u64).prop_map(Timestamp))).prop_map(|(cpu, since)| {
+            Body::Stall(CpuStall {
+                timer: since,
+                grace_period: since,
+                ..CpuStall::none(CpuId(cpu))
             })
         }),
         (0..9_u64).prop_map(|n| Body::Loss(LossReport {

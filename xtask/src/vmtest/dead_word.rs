@@ -3,7 +3,7 @@
 use super::armed::gone_within;
 use super::findings::{FINDINGS, Named, deadlocks, snapshot};
 use super::spin::{NOTHING_ATTACHED, PROBES_STAY};
-use super::{GuestRun, Steps, VmTest, WITHOUT_RT};
+use super::{GuestRun, Steps, VmTest, WITHOUT_RT, stalls};
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -17,8 +17,10 @@ pub const TESTS: &[VmTest] = &[
         steps: |steps| {
             steps.limit(Duration::from_secs(120));
             steps.start_attached_shell("live", LIVE_TO_FILE);
+            stalls::before_it_dies(steps);
             steps.trigger("dead-lock-word");
             steps.established("dead-lock-word");
+            stalls::when_it_is_dead(steps);
             steps.truth("truth");
             told_and_ended(steps);
         },
@@ -123,7 +125,15 @@ fn live_told(run: &GuestRun) -> Result<String> {
         "it has not ended within 10 s of a dead CPU: {}",
         run.output("live")?.shown()
     );
-    Ok(run.output("found")?.stdout().into_owned())
+    let told = run.output("found")?.stdout().into_owned();
+    // The watchdog may not be late by then; that CPU 1 does not tick is known at once, as is that the others do.
+    let report = told
+        .lines()
+        .last()
+        .and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let overdue = stalls::with("timer_overdue_ns", &report.unwrap_or_default());
+    ensure!(overdue == [1], "CPUs with an overdue timer: {overdue:?}\n{told}");
+    Ok(told)
 }
 
 /// Where the stuck thread spins. KERNEL: `wait_for_completion_timeout` ends in a jump to `__wait_for_common`

@@ -51,6 +51,7 @@ pub mod share;
 pub mod snapshot;
 pub mod spin;
 pub mod spin_holder;
+pub mod stalls;
 pub mod steps;
 pub mod task_facts;
 pub mod truth;
@@ -105,6 +106,7 @@ pub const TABLES: &[&[VmTest]] = &[
     spin::TESTS,
     spin_holder::TESTS,
     dead_word::TESTS,
+    stalls::TESTS,
     waits::TESTS,
     watch::TESTS,
 ];

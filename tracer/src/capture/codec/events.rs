@@ -5,10 +5,10 @@ use super::every::{Every, pick};
 use super::primitive::Wire;
 use super::{CodecError, Decoder, Encoder};
 use crate::event::{
-    Act, Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, Dependency, DependencySample, Doing, Evidence,
-    FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossCause, LossReport, Mode, Owner,
-    Phase, Place, Queued, Reinit, Release, Round, RoundEdge, RoundScope, StackFrames, SymbolName, TaskSample,
-    TaskState, TimeSpent, UserFile, UserFrame, UserFunction, UserStack, WaitEnd, WaitSample, Watched,
+    Act, Activity, Actor, Argument, Body, CgroupName, CodeLine, Context, CpuStall, Dependency, DependencySample, Doing,
+    Evidence, FileKind, HolderCandidate, Inlined, LockKind, LockName, LockSample, LockStats, LossCause, LossReport,
+    Mode, Owner, Phase, Place, Queued, Reinit, Release, Round, RoundEdge, RoundScope, StackFrames, SymbolName,
+    TaskSample, TaskState, TimeSpent, UserFile, UserFrame, UserFunction, UserStack, WaitEnd, WaitSample, Watched,
 };
 
 /// The events with their codes, 1 to 127.
@@ -67,6 +67,7 @@ bodies! {
     TimeSpent = 19,
     Watch = 20,
     UserStack = 21,
+    Stall = 22,
 }
 
 /// Fields in the order in which they are written. `field: word` writes an owner word, which repeats like an address.
@@ -207,6 +208,12 @@ record!(Watched {
     task,
     cpu,
     stack
+});
+record!(CpuStall {
+    cpu,
+    watchdog,
+    timer,
+    grace_period
 });
 record!(LossReport { by_cause });
 record!(Doing { task, activity });

@@ -117,4 +117,8 @@ features! {
     Blocker: Covered, "lock waits are found by other means (the kernel records them with CONFIG_DETECT_HUNG_TASK_BLOCKER, 6.16+)";
     /// Who flushes which work, and who executes it.
     Workqueue: Lossy, "a wait for a workqueue is not followed to its worker";
+    /// Timers that a CPU does not serve.
+    OverdueTimer: Lossy, "timers that a CPU does not serve are not shown";
+    /// CPUs that RCU waits for.
+    GracePeriod: Lossy, "CPUs that hold up RCU's grace period are not shown";
 }

@@ -464,6 +464,24 @@ offsets! {
         /// Number in its name.
         id: offset("worker_pool.id") => Workqueue,
     }
+    /// What says that a CPU neither schedules nor ticks: `struct hrtimer_cpu_base` (include/linux/hrtimer_defs.h), `struct rcu_state`,
+    /// `struct rcu_data` and `struct rcu_node` (kernel/rcu/tree.h).
+    stall: StallOffsets {
+        /// When its next timer is due, ns of CLOCK_MONOTONIC.
+        expires_next: offset("hrtimer_cpu_base.expires_next") => OverdueTimer,
+        /// Whether that is kept up to date.
+        hres_active: bits("hrtimer_cpu_base.hres_active") => OverdueTimer,
+        /// Number of the grace period.
+        gp_seq: offset("rcu_state.gp_seq") => GracePeriod,
+        /// Jiffies at which it began.
+        gp_start: offset("rcu_state.gp_start") => GracePeriod,
+        /// `struct rcu_node *` of a CPU.
+        node: offset("rcu_data.mynode") => GracePeriod,
+        /// The CPU's bit there.
+        mask: offset("rcu_data.grpmask") => GracePeriod,
+        /// Bits of the CPUs that have not let the grace period pass.
+        qs_mask: offset("rcu_node.qsmask") => GracePeriod,
+    }
     /// Sizes of structs.
     sizes: StructSizes {
         /// `struct task_struct`.

@@ -9,6 +9,7 @@ use crate::kernel::{
     offsets::{Feature, ResolvedOffsets, Weight},
     probeable::FunctionList,
     release::{self, Release, Version},
+    stall_variables,
     symbols::SymbolsError,
 };
 
@@ -31,6 +32,7 @@ const CHECKS: &[fn(Machine<'_>) -> Check] = &[
     kprobes,
     symbols,
     object_names,
+    stalls,
     probe_lists,
     preempt_rt,
     spin_events,
@@ -257,6 +259,27 @@ fn object_names(m: Machine<'_>) -> Check {
             )
             .fix("an x86-64 kernel with CONFIG_KALLSYMS_ALL=y shows what is needed"),
     }
+}
+
+/// What the kernel's own watchers know of CPUs; the fields of its structs have lines of their own.
+fn stalls(m: Machine<'_>) -> Check {
+    const NAME: &str = "CPU stalls";
+    let Ok(symbols) = m.symbols else {
+        return Check::degraded(NAME, "nothing without symbols")
+            .means("what the kernel's own watchers know of stuck CPUs is not shown");
+    };
+    let absent = stall_variables::absent(symbols);
+    if absent.is_empty() {
+        return Check::ok(
+            NAME,
+            "softlockup watchdog, timers and RCU tell of CPUs that neither schedule nor tick",
+        );
+    }
+    let names: Vec<&str> = absent.iter().flat_map(|a| a.names.iter().copied()).collect();
+    let loses: Vec<&str> = absent.iter().map(|a| a.loses).collect();
+    Check::degraded(NAME, format!("this kernel does not show {}", names.join(", ")))
+        .means(loses.join("; "))
+        .fix("a kernel with CONFIG_KALLSYMS_ALL=y and CONFIG_SOFTLOCKUP_DETECTOR=y has them")
 }
 
 fn probe_lists(m: Machine<'_>) -> Check {

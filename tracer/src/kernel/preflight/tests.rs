@@ -14,6 +14,15 @@ const SYMBOLS: &str = "\
 ffffffff81000000 T mutex_lock
 ffffffff82000000 D page_offset_base
 ffffffff82000008 D vmemmap_base
+0000000000000100 A watchdog_touch_ts
+0000000000000200 A hrtimer_bases
+0000000000000300 A rcu_data
+ffffffff82000010 D watchdog_enabled
+ffffffff82000018 D watchdog_thresh
+ffffffff82000020 d watchdog_allowed_mask
+ffffffff82000028 d rcu_state
+ffffffff82000030 D jiffies
+ffffffff82000038 B tick_nsec
 ";
 const ALL_CAPS: &str = "Name:\tholdup\nCapEff:\t000001ffffffffff\n";
 
@@ -136,6 +145,7 @@ fn a_good_machine_passes_and_lists_every_check() {
         "kprobes",
         "symbols",
         "object names",
+        "CPU stalls",
         "tracefs",
         "preemption",
         "spinlocks",
@@ -268,6 +278,23 @@ fn what_naming_objects_needs_is_said() {
     );
     let (_, text) = Fake::new().with_types(Blob::new().bytes()).one("object names");
     assert_has(&text, &["how a page belongs to a slab"]);
+}
+
+#[test]
+fn what_tells_of_stalled_cpus_is_disabled_by_name() {
+    let some = Fake::new().with_symbols("ffffffff81000000 A hrtimer_bases\nffffffff81000010 D jiffies\n");
+    let (verdict, text) = some.one("CPU stalls");
+    assert_eq!(verdict, Verdict::Degraded);
+    assert_has(
+        &text,
+        &[
+            "does not show watchdog_touch_ts, watchdog_enabled, watchdog_thresh, watchdog_allowed_mask, rcu_state, rcu_data, tick_nsec",
+            "softlockup watchdog has not run",
+            "RCU's grace period are not shown",
+            "CONFIG_KALLSYMS_ALL=y",
+        ],
+    );
+    assert!(!text.contains("timers"), "{text}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod scans;
 mod sleepers;
 mod spin;
 mod spin_queue;
+mod stalls;
 mod standstill;
 mod thread_stack;
 mod watch;

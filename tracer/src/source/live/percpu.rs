@@ -102,8 +102,13 @@ impl Places {
     /// Where CPUs queue for spinlocks, and the areas of these CPUs.
     #[must_use]
     pub fn queue(&self, cpus: impl Iterator<Item = CpuId>) -> Option<(Nodes, Vec<(CpuId, u64)>)> {
-        let areas = cpus.filter_map(|cpu| Some((cpu, self.area(cpu)?))).collect();
-        Some((self.queue_nodes?, areas))
+        Some((self.queue_nodes?, self.areas(cpus)))
+    }
+
+    /// The areas of these CPUs.
+    #[must_use]
+    pub fn areas(&self, cpus: impl Iterator<Item = CpuId>) -> Vec<(CpuId, u64)> {
+        cpus.filter_map(|cpu| Some((cpu, self.area(cpu)?))).collect()
     }
 
     /// Reads what these CPUs run.

@@ -27,6 +27,7 @@
 //! reinit w M waiters=1 owner=nobody stack=aa
 //! acquired w M cpu=1                            # a watched lock: mode= cpu= stack=
 //! released w M
+//! stall 2 watchdog=3s timer=4s grace-period=5s  # a CPU that neither schedules nor ticks since then; over without any of them
 //! loss  ring-full=3 busy=1                      # cumulative
 //! round pending begin 1                         # pending | all-tasks; begin | end | aborted; number
 //! update                                        # lets the diagnosis look, as the live session does every so often

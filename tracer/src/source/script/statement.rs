@@ -6,9 +6,9 @@ use super::declare;
 use super::parse::{Parser, Words, call, code, instant, nanos, number};
 use super::user_stack;
 use crate::event::{
-    Act, Activity, Argument, Body, Dependency, DependencySample, Doing, Evidence, FileKind, HolderCandidate, LockKind,
-    LockSample, LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge, TaskRef,
-    TaskSample, TimeSpent, WaitEnd, WaitSample, Watched,
+    Act, Activity, Argument, Body, CpuStall, Dependency, DependencySample, Doing, Evidence, FileKind, HolderCandidate,
+    LockKind, LockSample, LockStats, LossReport, Mode, Owner, Phase, Queued, Reinit, Release, Round, RoundEdge,
+    TaskRef, TaskSample, TimeSpent, WaitEnd, WaitSample, Watched,
 };
 use crate::ids::{CpuId, KernelAddr, LockAddr, Nanos, StackId};
 
@@ -52,6 +52,7 @@ pub fn apply(p: &mut Parser, verb: &str, words: &mut Words<'_>) -> Result<(), St
         "spent" => spent(p, words),
         "acquired" => watched(p, words, Act::Acquired),
         "released" => watched(p, words, Act::Released),
+        "stall" => stall(p, words),
         "loss" => loss(p, words),
         "round" => round(p, words),
         other => Err(format!("unknown statement {other:?}")),
@@ -362,6 +363,19 @@ fn spent(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
         sleeping,
         io,
     }));
+    Ok(())
+}
+
+/// `stall CPU watchdog=TIME timer=TIME grace-period=TIME`; without any it is over.
+fn stall(p: &mut Parser, words: &mut Words<'_>) -> Result<(), String> {
+    let cpu = CpuId(number(words.word("the CPU")?)?);
+    let stall = CpuStall {
+        cpu,
+        watchdog: words.field("watchdog", instant)?,
+        timer: words.field("timer", instant)?,
+        grace_period: words.field("grace-period", instant)?,
+    };
+    p.emit(Body::Stall(stall));
     Ok(())
 }
 

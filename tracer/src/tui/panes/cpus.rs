@@ -6,7 +6,7 @@ use super::detail::Page;
 use super::{Row, Subject, Table, View, column, dim, rest, words};
 use crate::event::{Phase, TaskState};
 use crate::ids::CpuId;
-use crate::report::{CpuRow, Report, TaskRow};
+use crate::report::{CpuRow, Report, StallRow, TaskRow};
 use crate::tui::filter::{Field, Fields};
 use crate::tui::theme::Role;
 use crate::tui::widgets::{Column, SortKey, Text};
@@ -61,7 +61,8 @@ fn row(report: &Report, cpu: &CpuRow, view: &View<'_>) -> Row {
             Some(if thread { what } else { format!("{}: {what}", task.name) })
         })
         .collect();
-    let what = what.join("; ");
+    let said = cpu.stall.iter().flat_map(StallRow::words);
+    let what = what.into_iter().chain(said).collect::<Vec<_>>().join("; ");
     let or_dash = |text: &str| if text.is_empty() { dim("-") } else { Text::plain(text) };
     Row {
         subject: Subject::Cpu(cpu.cpu),
@@ -124,6 +125,12 @@ pub(super) fn detail(page: &mut Page, report: &Report, cpu: CpuId) {
             Subject::task(name),
         ),
         None => page.plain("No thread was seen running on it."),
+    }
+    if let Some(stall) = &row.stall {
+        page.heading("what the kernel's own watchers know");
+        for clause in stall.words() {
+            page.plain(format!("it {clause}"));
+        }
     }
     if !row.spins.is_empty() {
         page.heading("spins, the one that runs last");

@@ -21,6 +21,7 @@ use self::spins::end;
 use super::percpu::Places;
 use super::sampler::Sampler;
 use super::spin::LongSpin;
+use super::stalls::Stalls;
 use super::standstill::{self, Spin};
 use crate::bpf::attach::Attached;
 use crate::bpf::leave::Links;
@@ -76,6 +77,7 @@ pub struct Board {
     root: Sysroot,
     symbols: Option<Arc<Symbols>>,
     places: Option<Places>,
+    stalls: Stalls,
     cpus: u32,
     always: bool,
     suspicious_since: Option<Timestamp>,
@@ -107,6 +109,7 @@ impl Board {
             root,
             symbols: facts.files.symbols().cloned(),
             places: Places::of(facts),
+            stalls: Stalls::of(facts.files.symbols().map(AsRef::as_ref), &facts.offsets.offsets),
             cpus: sizes.cpus,
             always,
             suspicious_since: None,
@@ -200,6 +203,8 @@ impl Board {
         let suspicious = !long.is_empty() || self.times.online().any(stuck);
         if suspicious {
             self.read(&mut walker.memory(ebpf), &sampled, long, now, from, out)?;
+        } else {
+            self.stalls.over(now, out);
         }
         if suspicious || self.always {
             self.calm = 0;

@@ -46,6 +46,10 @@ impl Board {
             Some(places) => places.read(memory, &online)?,
             None => Vec::new(),
         };
+        if let Some(places) = &self.places {
+            let areas = places.areas(online.iter().copied());
+            self.stalls.look(memory, &running, &areas, now, out)?;
+        }
         self.queued(memory, &running, long, now, out)?;
         let mut locks: BTreeMap<LockAddr, (LockKind, Timestamp)> = BTreeMap::new();
         let spins = self.spinning.values().map(|s| (s.lock, s.kind, s.since));
