@@ -234,6 +234,7 @@ impl CaptureArgs {
             armed: false,
             lines: self.lines.clone(),
             bpf_log: self.bpf_log as u8,
+            records: false,
         }
     }
 }

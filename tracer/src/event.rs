@@ -9,6 +9,7 @@ mod dependency;
 mod doing;
 mod lock;
 mod name;
+mod raw;
 mod stall;
 mod task;
 mod user_stack;
@@ -23,6 +24,7 @@ pub use dependency::{Dependency, DependencySample};
 pub use doing::{Activity, Argument, CgroupName, Doing, FileKind};
 pub use lock::{HolderCandidate, LockKind, LockSample, LockStats, Mode, Owner, Reinit, Release};
 pub use name::{LockName, StackFrames, SymbolName};
+pub use raw::RawRecord;
 pub use stall::CpuStall;
 pub use task::{Actor, Context, TaskRef, TaskSample, TaskState, TimeSpent};
 pub use user_stack::{UserFile, UserFrame, UserFunction, UserStack};
@@ -87,6 +89,10 @@ pub enum Body {
     Loss(LossReport),
     /// A sampling round starts or ends.
     Round(Round),
+    /// The record that the events behind it were decoded from, for the capture. No event of its own: only [`crate::capture`] looks at
+    /// it, and only a source that is being recorded sends it.
+    #[serde(skip)]
+    Record(RawRecord),
 }
 
 /// Who says so. Shown in evidence lines; decides how certain a finding may be.

@@ -43,6 +43,7 @@ async fn follow(args: &LiveArgs, record: Option<&RecordArgs>) -> Result<Outcome>
     let interactive = record.is_none() && tui::has_terminal() && !args.wants_lines();
     let options = Options {
         armed: record.is_some_and(|record| record.armed),
+        records: record.is_some(),
         ..args.capture.options()
     };
     let mut live = Live::start(&options, &facts)?;
@@ -119,6 +120,12 @@ async fn watch(
             only.retain(&mut events);
         }
         for event in &events {
+            if let Body::Record(record) = &event.body {
+                if let Some(recording) = recording.as_deref_mut() {
+                    recording.record(record, pipeline.model())?;
+                }
+                continue;
+            }
             lines.event(event)?;
             let changes = pipeline.apply(event);
             if let Some(recording) = recording.as_deref_mut() {

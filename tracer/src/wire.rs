@@ -3,6 +3,7 @@
 //! Total: every input gives events or a [`WireError`]; no byte pattern panics, and a record that is too short is rejected rather
 //! than filled up.
 
+mod again;
 mod code;
 mod error;
 mod thread;
@@ -29,6 +30,7 @@ use crate::ids::{CpuId, KernelAddr, LockAddr, Nanos, StackId, Tid, Timestamp};
 use crate::kernel::tasks::Met;
 use crate::owner_word;
 
+pub use self::again::Again;
 pub use self::code::table_codes;
 pub use self::error::WireError;
 pub use self::thread::comm;
@@ -50,6 +52,8 @@ pub struct Decoder {
     /// The newest initialisation of a percpu-rwsem in use: it initialises the wait queue inside, which is not told again.
     percpu: Option<(Tid, LockAddr, Timestamp)>,
     met: Vec<Met>,
+    /// Whether records bring their stacks, instead of each stack the first time; see [`Again`].
+    stacks: Option<bool>,
 }
 
 impl Decoder {
@@ -275,7 +279,7 @@ impl Decoder {
         if self.seen.len() >= MAX_SEEN_STACKS {
             self.seen.clear();
         }
-        if self.seen.insert(id) {
+        if self.stacks.unwrap_or_else(|| self.seen.insert(id)) {
             let frames = frames.collect();
             out.push(Event {
                 time,

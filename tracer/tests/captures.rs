@@ -1,6 +1,10 @@
 //! The checked-in captures of real kernels, through the library and through the command line.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests: what fails shall fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests: what fails shall fail the test"
+)]
 
 #[path = "captures/fixtures.rs"]
 mod fixtures;
@@ -12,9 +16,11 @@ use std::process::{Command, Output, Stdio};
 use fixtures::{FIXTURES, Fixture};
 use tracer::capture::{Content, Items, ReadError};
 use tracer::diagnosis::{Certainty, Kind};
-use tracer::event::{Body, Event};
+use tracer::event::{Actor, Body, Event};
 use tracer::player::{Player, Reached};
 use tracer::source::replay::Replay;
+use tracer_common::record::WaitRecord;
+use zerocopy::FromBytes as _;
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -80,8 +86,17 @@ fn they_still_tell_what_happened() {
 
 #[test]
 fn cut_at_every_offset_they_give_a_prefix() {
-    let whole = bytes("mutex-abba-6.1");
-    let all = events(&whole).unwrap();
+    for name in [
+        "mutex-abba-6.1",
+        "mutex-abba-records-6.12",
+        "contend-rwsem-records-6.12",
+    ] {
+        cut_at_every_offset(&bytes(name));
+    }
+}
+
+fn cut_at_every_offset(whole: &[u8]) {
+    let all = events(whole).unwrap();
     let mut lengths = vec![0];
     for end in 0..whole.len() {
         match events(&whole[..end]) {
@@ -99,6 +114,55 @@ fn cut_at_every_offset_they_give_a_prefix() {
         Some(&all.len()),
         "only the index is behind the last event"
     );
+}
+
+/// What the probes and iterators wrote, told by its own bytes, against the events of the same capture.
+#[test]
+fn captures_hold_the_records_of_the_kernel() {
+    let schema = include_str!("../schema/holdup.v1.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let export = |name: &str| {
+        let output = holdup(&["export", path(name).to_str().unwrap(), "--format", "records"]);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+        let lines = text(&output.stdout);
+        let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().all(|line| schema.is_valid(line)), "{lines:?}");
+        lines
+    };
+    let of_kind = |lines: &[serde_json::Value], kind| lines.iter().filter(|line| line["kind"] == kind).count();
+    let lines = export("contend-rwsem-records-6.12");
+    let kinds = ["wait-begin", "wait-end", "wait-pending", "release"].map(|kind| of_kind(&lines, kind));
+    assert_eq!((kinds, lines.len()), ([17, 17, 3, 46], 83));
+    let mut ends = Vec::new();
+    for line in lines.iter().filter(|line| line["kind"] == "wait-end") {
+        let hex = line["bytes"].as_str().unwrap();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        let (record, stack) = WaitRecord::read_from_prefix(&bytes).unwrap();
+        assert_eq!(usize::from(record.header.size), bytes.len());
+        assert_eq!(stack.len(), record.stack_len as usize * 8);
+        assert_eq!(line["time_ns"], record.header.time);
+        ends.push((
+            record.header.time,
+            record.waiter.tid,
+            record.lock,
+            record.header.time - record.since,
+        ));
+    }
+    let told = events(&bytes("contend-rwsem-records-6.12")).unwrap();
+    let told: Vec<(u64, u32, u64, u64)> = told
+        .iter()
+        .filter_map(|event| match &event.body {
+            Body::WaitEnd(end) => match end.waiter {
+                Actor::Task(key) => Some((event.time.0, key.tid.0, end.lock.0, end.waited.0)),
+                Actor::Interrupt { .. } => None,
+            },
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, told);
+    assert_eq!(of_kind(&export("mutex-abba-records-6.12"), "wait-pending"), 4);
+    assert!(export("mutex-abba-6.1").is_empty(), "an older capture has none");
 }
 
 #[test]

@@ -8,11 +8,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracer::capture::codec::Decoder;
+use tracer::capture::codec::{Decoder, Encoder};
 use tracer::capture::frame::{HEADER, Head, Kind, MAX_RAW};
 use tracer::capture::{Content, Items, VERSION};
 use tracer::wire;
-use tracer_common::record::{ReleaseRecord, TaskSampleRecord, WaitRecord};
+use tracer_common::record::{ReinitRecord, ReleaseRecord, TaskSampleRecord, WaitRecord};
 
 struct Rng(u64);
 
@@ -118,7 +118,7 @@ fn blocks(capture: &[u8]) -> Vec<Vec<u8>> {
 
 /// Reads everything; what is counted must be what is given.
 fn read(bytes: &[u8]) {
-    let mut items = Items::new(bytes);
+    let mut items = Items::new(bytes).with_records();
     let (mut given, mut lost) = (0u64, 0u64);
     loop {
         match items.next_content() {
@@ -127,7 +127,7 @@ fn read(bytes: &[u8]) {
                 assert!(count > 0);
                 lost += 1;
             }
-            Ok(Some(Content::Meta(_))) => {}
+            Ok(Some(Content::Record(_) | Content::Meta(_))) => {}
             Ok(None) | Err(_) => break,
         }
     }
@@ -172,19 +172,37 @@ fn mutated_blocks_behind_sound_checksums() {
     });
 }
 
+/// A record means in a capture what it means alone.
+fn stored(record: &[u8]) {
+    let mut events = Vec::new();
+    wire::Again::default().decode(record, true, &mut events).unwrap();
+    let mut encoder = Encoder::default();
+    assert!(encoder.record(record, true, false));
+    let mut decoder = Decoder::new(encoder.take().into(), VERSION);
+    for event in events {
+        assert_eq!(
+            decoder.next_item().map(|item| item.map(|item| item.event)),
+            Ok(Some(event))
+        );
+    }
+    assert_eq!(decoder.next_item(), Ok(None));
+}
+
 #[test]
 fn mutated_kernel_records() {
     let sizes = [
         size_of::<WaitRecord>(),
         size_of::<TaskSampleRecord>(),
         size_of::<ReleaseRecord>(),
+        size_of::<ReinitRecord>(),
     ];
-    let kinds: [(u16, usize); 5] = [
+    let kinds: [(u16, usize); 6] = [
         (1, sizes[0]),
         (2, sizes[0]),
         (3, sizes[0]),
         (4, sizes[1]),
         (5, sizes[2]),
+        (7, sizes[3]),
     ];
     for_a_while(|rng| {
         for _ in 0..200 {
@@ -200,7 +218,10 @@ fn mutated_kernel_records() {
             }
             let (mut decoder, mut events) = (wire::Decoder::default(), Vec::new());
             match decoder.decode(&bytes, &mut events) {
-                Ok(taken) => assert!(taken > 0 && taken <= bytes.len(), "{taken} of {} bytes", bytes.len()),
+                Ok(taken) => {
+                    assert!(taken > 0 && taken <= bytes.len(), "{taken} of {} bytes", bytes.len());
+                    stored(&bytes[..taken]);
+                }
                 Err(_) => assert!(events.is_empty(), "a rejected record gave {events:?}"),
             }
         }

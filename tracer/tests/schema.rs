@@ -10,10 +10,12 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 use tracer::diagnosis::{Engine, Kind};
 use tracer::event::Body;
+use tracer::ids::Timestamp;
 use tracer::model::{Model, Settings};
 use tracer::report::{ProgramCost, Report, SourceFacts};
+use tracer::source::replay::{Next, Replay};
 use tracer::source::script::{Script, Step};
-use tracer::view::{json, jsonl, loss, tuple};
+use tracer::view::{json, jsonl, loss, records, tuple};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -79,6 +81,22 @@ fn lines(script: &Script) -> Vec<Value> {
         .collect()
 }
 
+/// Lines of the records in a capture.
+fn record_lines() -> Vec<Value> {
+    let path = root().join("tests/captures/format-v8.holdup");
+    let mut replay = Replay::with_records(&[path]).expect("a capture");
+    let mut out = Vec::new();
+    while let Next::Event(event) = replay.next_until(Timestamp(u64::MAX)).expect("it can be read") {
+        if let Body::Record(record) = &event.body {
+            records::json(record, &mut out).expect("writing to memory");
+        }
+    }
+    let text = String::from_utf8(out).expect("JSON is UTF-8");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
+}
+
 fn scenarios() -> Vec<(String, Script)> {
     let dir = fs::read_dir(root().join("tests/scenarios")).expect("scenario directory");
     let paths = dir
@@ -104,6 +122,7 @@ fn every_line_of_every_scenario_fits_the_schema() {
         ("event", "event_line"),
         ("tuple", "tuple_line"),
         ("loss", "loss_line"),
+        ("record", "record_line"),
     ]
     .into_iter()
     .map(|(kind, part)| {
@@ -116,8 +135,9 @@ fn every_line_of_every_scenario_fits_the_schema() {
     })
     .collect();
     let (mut kinds, mut types) = (BTreeSet::new(), BTreeSet::new());
-    for (name, script) in scenarios() {
-        for line in lines(&script) {
+    let scenarios = scenarios().into_iter().map(|(name, script)| (name, lines(&script)));
+    for (name, lines) in scenarios.chain([("records".to_owned(), record_lines())]) {
+        for line in lines {
             let kind = line["type"].as_str().expect("every line says what it is").to_owned();
             let errors: Vec<String> = parts[kind.as_str()]
                 .iter_errors(&line)

@@ -230,7 +230,8 @@ impl Named {
             | Body::Stall(_)
             | Body::UserStack(_)
             | Body::Loss(_)
-            | Body::Round(_) => {}
+            | Body::Round(_)
+            | Body::Record(_) => {}
         }
     }
 

@@ -2,11 +2,17 @@
 //!
 //! # What is recorded
 //!
-//! Events, as they went to the model: not the bytes that the probes wrote. A wait is put together from the ring buffer, shared
-//! arrays that are read in place, iterators, threads' raw stacks, symbols and the kernel's types; the bytes alone could be
-//! read again only with all of those. So a better model, diagnosis or view reaches old captures; a mistake in
-//! [`wire`](crate::wire) or in the search of stacks stays in them. What the kernel said in words of its own is kept as
-//! such: owner words, addresses, stacks as addresses with the symbols beside them.
+//! What the probes and iterators wrote is stored as it came: every [record](tracer_common::record) of the ring buffer and of the
+//! rounds, that is begins and ends of waits, waits that last, states of threads, releases, initialisations. A reader decodes them
+//! with [`wire`](crate::wire) as the live run did. What user space alone found out is stored as the events that went to the model:
+//! symbols, names, what threads are about, waits and holders found on raw stacks, spins and watched locks from the shared
+//! logs, losses, rounds. So a better decoder, model, diagnosis or view reaches old captures; a mistake in the search of stacks
+//! stays in them. The raw stacks themselves are not stored: they could be read again only with the kernel's memory and types.
+//!
+//! A record is stored only after it was decoded once more, as a reader will, and compared with the events that went to the model.
+//! Where these differ (a wait that the lock denies is left out, a worker's state is given its function, a cgroup its path) the
+//! record is stored with the difference, and a replay gives what was seen live. A record of which nothing was told, as `--only`
+//! leads to, is not stored. A record that the reader's decoder refuses costs itself, is told as damage, and counted as a loss.
 //!
 //! # Format
 //!
@@ -29,9 +35,11 @@
 //! | 4 | payload checksum | CRC-32 (IEEE) of the payload as it follows |
 //! | 4 | header checksum | CRC-32 of the 52 bytes before |
 //!
-//! All numbers are little-endian. The first frame holds the [`Meta`] as JSON. A file that was finished in good order ends with
-//! an index for seeking and an end frame; without them the reader makes the index from the frames' headers. Items are coded
-//! as [`codec`] says.
+//! `items` counts events, however they are stored. All numbers are little-endian. The first frame holds the [`Meta`] as JSON.
+//! A file that was finished in good order ends with an index for seeking and an end frame; without them the reader makes the
+//! index from the frames' headers. Items are coded as [`codec`] says, records field by field: neither their layout in memory nor
+//! the byte order of the machine matters, so the header need not name a layout. Records that a newer holdup writes in another
+//! way are of a newer version of the format, which is refused by name.
 //! A recording with rotation consists of several such files, each readable alone; captures may also be concatenated.
 
 mod carry;
@@ -39,6 +47,7 @@ pub mod codec;
 mod disk;
 mod file;
 pub mod frame;
+mod held;
 mod index;
 mod meta;
 mod reader;
@@ -56,7 +65,7 @@ pub use sink::{Memory, Sink, SinkError};
 pub use writer::{FLUSH_AFTER, Totals, WriteError, Writer};
 
 /// Format version that is written. Every version from 1 on can be read.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 
 #[cfg(test)]
 mod tests;

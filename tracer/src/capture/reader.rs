@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::codec::{Decoder, Item};
+use super::codec::{CodecError, Decoder, Item, Piece as Unit};
 use super::frame::{HEADER, Head, Kind};
 use super::scan::{Frames, Piece};
 use super::{Meta, VERSION};
@@ -47,6 +47,8 @@ pub struct Health {
     pub skipped: u64,
     /// The file ends inside a frame.
     pub torn: bool,
+    /// Records of the kernel that are no records to this holdup.
+    pub refused: u64,
     /// The file was finished in good order.
     pub finished: bool,
 }
@@ -55,7 +57,7 @@ impl Health {
     /// Whether everything that was written is there.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.damaged == 0 && self.skipped == 0 && !self.torn
+        self.damaged == 0 && self.skipped == 0 && !self.torn && self.refused == 0
     }
 }
 
@@ -69,6 +71,9 @@ impl fmt::Display for Health {
         if self.torn {
             f.write_str("; the last one is cut off")?;
         }
+        if self.refused > 0 {
+            write!(f, "; {} records of the kernel in them are malformed", self.refused)?;
+        }
         Ok(())
     }
 }
@@ -80,6 +85,8 @@ pub enum Content {
     Meta(Box<Meta>),
     /// An item.
     Item(Item),
+    /// A record of the kernel, as it came; the items that were decoded from it follow. Only [with records](Items::with_records).
+    Record(Bytes),
     /// At least so many items are missing here.
     Lost(u64),
 }
@@ -98,6 +105,7 @@ pub struct Items<R> {
     spoilt: bool,
     tool: Option<String>,
     bytes: u64,
+    records: bool,
 }
 
 #[derive(Debug)]
@@ -118,7 +126,14 @@ impl<R: Read> Items<R> {
             spoilt: false,
             tool: None,
             bytes: 0,
+            records: false,
         }
+    }
+
+    /// With the records of the kernel, too.
+    #[must_use]
+    pub fn with_records(self) -> Self {
+        Self { records: true, ..self }
     }
 
     /// What was found so far.
@@ -134,8 +149,16 @@ impl<R: Read> Items<R> {
     pub fn next_content(&mut self) -> Result<Option<Content>, ReadError> {
         loop {
             if let Some(block) = &mut self.block {
-                match block.decoder.next_item() {
-                    Ok(Some(item)) => {
+                match block.decoder.next_piece() {
+                    Ok(Some(Unit::Record)) if self.records => {
+                        return Ok(Some(Content::Record(Bytes::copy_from_slice(block.decoder.record()))));
+                    }
+                    Ok(Some(Unit::Record)) => {}
+                    Err(CodecError::Refused(_)) => {
+                        self.health.refused += 1;
+                        return Ok(Some(Content::Lost(1)));
+                    }
+                    Ok(Some(Unit::Item(item))) => {
                         block.left = block.left.saturating_sub(1);
                         return Ok(Some(Content::Item(item)));
                     }

@@ -8,9 +8,10 @@ use super::Meta;
 use super::carry::{Known, Named, Open};
 use super::codec::Encoder;
 use super::frame::{Head, Kind, SealError};
+use super::held::{Held, Step};
 use super::index::{self, End, Entry};
 use super::sink::{Sink, SinkError};
-use crate::event::{Body, Event, LossCause, LossReport};
+use crate::event::{Body, Event, LossCause, LossReport, RawRecord};
 use crate::ids::Timestamp;
 
 /// A block this large becomes a frame. Larger ones compress hardly better and lose more when damaged.
@@ -54,6 +55,11 @@ pub struct Writer<S> {
     open: Option<Open>,
     named: Named,
     extra: Vec<Event>,
+    held: Held,
+    /// What belongs behind the record that is held.
+    behind: Vec<Event>,
+    /// The block is to end with the record that is held.
+    cut_due: bool,
 }
 
 impl<S: Sink> Writer<S> {
@@ -80,9 +86,22 @@ impl<S: Sink> Writer<S> {
             open,
             named: Named::default(),
             extra: Vec::new(),
+            held: Held::default(),
+            behind: Vec::new(),
+            cut_due: false,
         };
         writer.header()?;
         Ok(writer)
+    }
+
+    /// Takes the record that the events behind it were decoded from. Those which come as decoded are stored as the record.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn record(&mut self, record: &RawRecord, known: &impl Known) -> Result<(), WriteError> {
+        self.release(known)?;
+        self.held.begin(record);
+        Ok(())
     }
 
     /// Takes an event. `known` must know the names of everything that events have named so far; it is asked only after a
@@ -101,6 +120,10 @@ impl<S: Sink> Writer<S> {
         for name in std::mem::take(&mut self.extra) {
             self.push(&name, true);
         }
+        let held = self.held.take(event);
+        if !held {
+            self.release(known)?;
+        }
         if let Body::Loss(report) = &event.body {
             self.losses.clone_from(&report.by_cause);
             if self.lost > 0 {
@@ -109,14 +132,54 @@ impl<S: Sink> Writer<S> {
                 return self.full(known);
             }
         }
-        self.push(event, false);
+        if !held {
+            self.push(event, false);
+        }
         if self.meta.part > 0 {
-            let mut doing = std::mem::take(&mut self.extra);
-            self.named.following(event, known, &mut doing);
-            doing.drain(..).for_each(|event| self.push(&event, true));
-            self.extra = doing;
+            self.named.following(event, known, &mut self.behind);
+        }
+        if !held || self.held.is_complete() {
+            self.release(known)?;
         }
         self.full(known)
+    }
+
+    /// Writes the record that is held with what came of it, and ends the block where that is due.
+    fn release(&mut self, known: &impl Known) -> Result<(), WriteError> {
+        self.put_held();
+        if std::mem::take(&mut self.cut_due) {
+            self.cut(known)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn put_held(&mut self) {
+        if self.held.is_open() {
+            let mut held = std::mem::take(&mut self.held);
+            let (record, steps) = held.end();
+            let form = record.and_then(|(record, form)| {
+                let written = self.encoder.record(&record.0, form.stack, form.apart);
+                written.then_some(form)
+            });
+            for step in steps {
+                match (step, form) {
+                    (Step::Next(event), Some(form)) => {
+                        self.count(event.time);
+                        if form.apart {
+                            self.encoder.next();
+                        }
+                    }
+                    (Step::Next(event), None) | (Step::Other(event), _) => self.push(event, false),
+                    (Step::LeftOut, Some(_)) => self.encoder.left_out(),
+                    (Step::LeftOut, None) => {}
+                }
+            }
+            self.held = held;
+        }
+        for event in std::mem::take(&mut self.behind) {
+            self.push(&event, true);
+        }
     }
 
     /// Takes note that findings opened at the event that was taken last, and puts everything so far out of danger.
@@ -125,7 +188,8 @@ impl<S: Sink> Writer<S> {
     /// When nothing can be written any more.
     pub fn found(&mut self, findings: u32, known: &impl Known) -> Result<(), WriteError> {
         self.head.opened = self.head.opened.saturating_add(findings);
-        self.cut(known)
+        self.cut_due = self.held.is_open();
+        if self.cut_due { Ok(()) } else { self.cut(known) }
     }
 
     /// Where the frames go.
@@ -140,11 +204,12 @@ impl<S: Sink> Writer<S> {
         self.since.map(|since| since + FLUSH_AFTER)
     }
 
-    /// Puts everything so far out of danger if it is due.
+    /// Puts everything so far out of danger if it is due. Not between a record and its events.
     ///
     /// # Errors
     /// When nothing can be written any more.
     pub fn flush(&mut self, now: Instant, known: &impl Known) -> Result<(), WriteError> {
+        self.release(known)?;
         if self.due().is_some_and(|due| due <= now) {
             self.cut(known)
         } else {
@@ -157,6 +222,7 @@ impl<S: Sink> Writer<S> {
     /// # Errors
     /// When the end cannot be written.
     pub fn finish(mut self) -> Result<(S, Totals), WriteError> {
+        self.put_held();
         self.seal_block()?;
         self.close_file()?;
         let totals = self.totals();
@@ -175,18 +241,23 @@ impl<S: Sink> Writer<S> {
     }
 
     fn push(&mut self, event: &Event, carried: bool) {
-        if self.encoder.is_empty() {
-            self.since = Some(Instant::now());
-            (self.head.first, self.head.last) = (event.time, event.time);
-        }
-        self.head.first = self.head.first.min(event.time);
-        self.head.last = self.head.last.max(event.time);
-        self.head.items += 1;
+        self.count(event.time);
         self.encoder.event(event, carried);
     }
 
+    /// An event of this time is in the block.
+    fn count(&mut self, time: Timestamp) {
+        if self.head.items == 0 {
+            self.since = Some(Instant::now());
+            (self.head.first, self.head.last) = (time, time);
+        }
+        self.head.first = self.head.first.min(time);
+        self.head.last = self.head.last.max(time);
+        self.head.items += 1;
+    }
+
     fn full(&mut self, known: &impl Known) -> Result<(), WriteError> {
-        if self.encoder.len() >= BLOCK {
+        if self.encoder.len() >= BLOCK && !self.held.is_open() {
             self.cut(known)
         } else {
             Ok(())

@@ -145,6 +145,7 @@ impl Model {
             Body::Stall(stall) => self.stalls.apply(time, *stall),
             Body::Loss(report) => self.losses.apply(time, report),
             Body::Round(round) => self.apply_round(time, round),
+            Body::Record(_) => {}
         }
         self.keep_bounds();
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::capture::{Content, Health, Item, Items, Meta, Overview, ReadError};
-use crate::event::{Body, Event, LossCause, LossReport};
+use crate::event::{Body, Event, LossCause, LossReport, RawRecord};
 use crate::ids::Timestamp;
 use crate::report::SourceFacts;
 
@@ -22,6 +22,8 @@ pub struct Replay {
     /// The input that is read next.
     next: usize,
     items: Option<Items<Box<dyn Read>>>,
+    /// Records of the kernel come before their events.
+    records: bool,
     /// Header of the file that is being read.
     meta: Meta,
     /// The same recording's file before this one was read to its end: nothing needs to be repeated.
@@ -77,6 +79,18 @@ impl Replay {
     /// # Errors
     /// When one cannot be read, is no capture or too new, or when they belong to different recordings.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        Self::start(paths, false)
+    }
+
+    /// The same with the records of the kernel, each before its events, as [`Body::Record`].
+    ///
+    /// # Errors
+    /// As for [`Replay::open`].
+    pub fn with_records(paths: &[PathBuf]) -> Result<Self> {
+        Self::start(paths, true)
+    }
+
+    fn start(paths: &[PathBuf], records: bool) -> Result<Self> {
         ensure!(!paths.is_empty(), "no capture was named");
         let mut inputs = Vec::new();
         for path in paths {
@@ -99,6 +113,7 @@ impl Replay {
             inputs,
             next: 0,
             items: None,
+            records,
             meta: Meta::default(),
             continues: false,
             held: None,
@@ -241,7 +256,8 @@ impl Replay {
                 let Some(input) = self.inputs.get(self.next) else {
                     return Ok(None);
                 };
-                self.items = Some(Items::new(open(input).with_context(|| input.name())?));
+                let items = Items::new(open(input).with_context(|| input.name())?);
+                self.items = Some(if self.records { items.with_records() } else { items });
                 self.next += 1;
                 continue;
             };
@@ -255,6 +271,12 @@ impl Replay {
                     if let Some(event) = self.item(item) {
                         return Ok(Some(event));
                     }
+                }
+                Ok(Some(Content::Record(bytes))) => {
+                    return Ok(Some(Event {
+                        time: self.now,
+                        body: Body::Record(RawRecord(bytes)),
+                    }));
                 }
                 Ok(Some(Content::Lost(count))) => {
                     self.missing = self.missing.saturating_add(count);

@@ -12,12 +12,14 @@ use clap::{Args, ValueEnum};
 use super::{Recorded, tell_damage, time_at};
 use crate::cli::parse_duration;
 use crate::diagnosis::{Finding, FindingChange};
+use crate::event::Body;
 use crate::ids::Timestamp;
 use crate::player::{Player, Reached};
 use crate::session::Outcome;
+use crate::source::replay::{Next, Replay};
 use crate::view::folded::Folded;
 use crate::view::perfetto::Perfetto;
-use crate::view::{dot, jsonl};
+use crate::view::{dot, jsonl, records};
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -50,6 +52,13 @@ pub enum Format {
     Folded,
     /// Every event as a line of JSON.
     Jsonl,
+    /// Every record of the kernel as it came, as a line of JSON with its bytes in hexadecimal.
+    Records,
+}
+
+enum Input {
+    Events(Box<Player>),
+    Records(Box<Replay>),
 }
 
 /// Writes the export.
@@ -60,7 +69,10 @@ pub fn run(args: &ExportArgs) -> Result<Outcome> {
     if args.format != Format::Dot && (args.at.is_some() || args.finding.is_some()) {
         bail!("--at and --finding choose a graph; they go with --format dot only");
     }
-    let mut player = args.recorded.open()?;
+    let mut input = match args.format {
+        Format::Records => Input::Records(Box::new(args.recorded.open_with_records()?)),
+        _ => Input::Events(Box::new(args.recorded.open()?)),
+    };
     let to = args
         .output
         .as_deref()
@@ -73,15 +85,23 @@ pub fn run(args: &ExportArgs) -> Result<Outcome> {
         None => (Box::new(io::stdout().lock()), "stdout".to_owned()),
     };
     let mut out = BufWriter::new(out);
-    write(args, &mut player, &mut out)?;
+    match &mut input {
+        Input::Events(player) => write(args, player, &mut out)?,
+        Input::Records(replay) => records(replay, &mut out)?,
+    }
     out.flush().with_context(|| format!("writing to {name}"))?;
-    tell_damage(&player);
+    tell_damage(match &input {
+        Input::Events(player) => player.replay(),
+        Input::Records(replay) => replay,
+    });
     Ok(Outcome::Nothing)
 }
 
 fn write(args: &ExportArgs, player: &mut Player, out: &mut impl Write) -> Result<()> {
     match args.format {
         Format::Dot => graph(args, player, out)?,
+        // Not made of events.
+        Format::Records => {}
         Format::Jsonl => {
             while player.step(|played| Ok(played.event.map_or(Ok(()), |event| jsonl::event(event, out))?))? {}
         }
@@ -104,6 +124,15 @@ fn write(args: &ExportArgs, player: &mut Player, out: &mut impl Write) -> Result
                 }?)
             })? {}
             trace.finish(player.pipeline().model())?;
+        }
+    }
+    Ok(())
+}
+
+fn records(replay: &mut Replay, out: &mut impl Write) -> Result<()> {
+    while let Next::Event(event) = replay.next_until(Timestamp(u64::MAX))? {
+        if let Body::Record(record) = &event.body {
+            records::json(record, out)?;
         }
     }
     Ok(())

@@ -34,11 +34,19 @@ impl Recorded {
             .map(Player::new)
             .context("opening the capture")
     }
+
+    /// Opens it for its records of the kernel.
+    ///
+    /// # Errors
+    /// As for [`Recorded::open`].
+    pub fn open_with_records(&self) -> Result<Replay> {
+        Replay::with_records(&self.files).context("opening the capture")
+    }
 }
 
 /// Tells on stderr what is wrong with the files; what is missing is in the losses, too.
-fn tell_damage(player: &Player) {
-    for line in player.replay().damage() {
+fn tell_damage(replay: &Replay) {
+    for line in replay.damage() {
         eprintln!("holdup: {line}");
     }
 }

@@ -10,7 +10,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 
 use crate::capture::{Disk, Meta, Output, Totals, Writer};
 use crate::cli::LiveArgs;
-use crate::event::Event;
+use crate::event::{Event, RawRecord};
 use crate::kernel::clock::{self, Anchor};
 use crate::kernel::facts::KernelFacts;
 use crate::kernel::offsets::Outcome;
@@ -139,6 +139,14 @@ fn meta(args: &RecordArgs, facts: &KernelFacts, source: &SourceFacts) -> Meta {
 }
 
 impl Recording {
+    /// Takes the record that the events behind it were decoded from.
+    ///
+    /// # Errors
+    /// When nothing can be written any more.
+    pub fn record(&mut self, record: &RawRecord, model: &Model) -> Result<()> {
+        Ok(self.writer.record(record, model)?)
+    }
+
     /// Takes an event that the model has taken, and how many findings it opened.
     ///
     /// # Errors

@@ -53,6 +53,6 @@ fn print(args: &ReplayArgs, mut player: Player) -> Result<Outcome> {
     })? {}
     lines.end(player.pipeline())?;
     lines.out.flush().context(STDOUT)?;
-    tell_damage(&player);
+    tell_damage(player.replay());
     Ok(lines.worst)
 }

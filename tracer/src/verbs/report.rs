@@ -60,7 +60,7 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
         page(&mut out, &player, &report, args.stacks)
     };
     written.and_then(|()| out.flush()).context(STDOUT)?;
-    tell_damage(&player);
+    tell_damage(player.replay());
     Ok(worst)
 }
 

@@ -6,6 +6,7 @@ pub mod json;
 pub mod jsonl;
 pub mod loss;
 pub mod perfetto;
+pub mod records;
 pub mod stacks;
 pub mod text;
 pub mod tree;

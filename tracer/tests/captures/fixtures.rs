@@ -64,6 +64,13 @@ pub const FIXTURES: &[Fixture] = &[
         code: 0,
     },
     Fixture {
+        name: "contend-rwsem-records-6.12",
+        open: &[],
+        lock: Some("*lockfault_contend_inode+0xa0 [lockfault]"),
+        waits_in: Some("lockfault_contend_rwsem_take"),
+        code: 0,
+    },
+    Fixture {
         name: "contend-semaphore-6.1",
         open: &[],
         lock: Some("lockfault_contend_sem [lockfault]"),
@@ -163,6 +170,13 @@ pub const FIXTURES: &[Fixture] = &[
     },
     Fixture {
         name: "mutex-abba-6.12",
+        open: &[(Kind::Cycle, Certainty::Proven)],
+        lock: Some("lockfault_abba_a [lockfault]"),
+        waits_in: Some("lockfault_mutex_abba_first"),
+        code: 3,
+    },
+    Fixture {
+        name: "mutex-abba-records-6.12",
         open: &[(Kind::Cycle, Certainty::Proven)],
         lock: Some("lockfault_abba_a [lockfault]"),
         waits_in: Some("lockfault_mutex_abba_first"),

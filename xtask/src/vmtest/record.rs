@@ -4,6 +4,7 @@ use super::results::Output;
 use super::{Steps, VmTest, WITHOUT_RT};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// What may be missing of a recording that was cut off.
 const AT_MOST_LOST_NS: u64 = 1_000_000_000;
@@ -131,6 +132,11 @@ pub const TESTS: &[VmTest] = &[
                 "text",
                 &["--text", "--tuples", "--until", "deadlock"],
             );
+            for (label, file) in [("json-records", "json"), ("text-records", "text")] {
+                let file = format!("/out/{file}.holdup");
+                steps.holdup(label, &["export", &file, "--format", "records"]);
+            }
+            steps.holdup("json-events", &["export", "/out/json.holdup", "--format", "jsonl"]);
             steps.shell("mode", "stat -c '%a %n' /out/text.holdup /out/json.holdup");
             steps.holdup("report", &["report", "/out/text.holdup"]);
             steps.holdup(
@@ -156,6 +162,10 @@ pub const TESTS: &[VmTest] = &[
                 run.output("pipe")?.stdout == run.output("text")?.stdout,
                 "through a pipe it is another"
             );
+            holds_records(run.output("json")?, run.output("json-records")?)?;
+            same_ends(run.output("json")?, run.output("json-events")?)?;
+            let pending = by_kind(run.output("text-records")?, "wait-pending")?;
+            ensure!(pending.len() > 1, "no record of a wait that lasts: {pending:?}");
             let mode = run.output("mode")?.stdout().into_owned();
             ensure!(
                 mode.lines().all(|line| line.starts_with("600 ")),
@@ -206,6 +216,83 @@ fn findings(output: &Output) -> Vec<String> {
         .filter(|line| !report(line))
         .map(str::to_owned)
         .collect()
+}
+
+/// Demands that a capture has the record of the end of each wait for a rwsem that was printed live, and of no other end.
+fn holds_records(live: &Output, records: &Output) -> Result<()> {
+    let lines = json(live)?;
+    let tuples = |event: &'static str| lines.iter().filter(move |line| is(line, "event", event));
+    let rwsems: BTreeSet<&str> = tuples("wait")
+        .filter(|line| is(line, "kind", "rwsem"))
+        .filter_map(|line| line.get("lock")?.as_str())
+        .collect();
+    let time = |line: &Value| line.get("time")?.as_u64();
+    let ends: BTreeSet<u64> = tuples("end").filter_map(time).collect();
+    let on_rwsems = tuples("end").filter(|line| {
+        let lock = line.get("lock").and_then(Value::as_str);
+        lock.is_some_and(|lock| rwsems.contains(lock))
+    });
+    let wanted: BTreeSet<u64> = on_rwsems.filter_map(time).collect();
+    let stored = by_kind(records, "wait-end")?;
+    ensure!(wanted.len() > 10, "only {} waits for rwsems", wanted.len());
+    let lacking: Vec<&u64> = wanted.difference(&stored).collect();
+    ensure!(
+        lacking.is_empty(),
+        "{} of {} ends have no record: {lacking:?}",
+        lacking.len(),
+        wanted.len()
+    );
+    let strange: Vec<&u64> = stored.difference(&ends).collect();
+    ensure!(strange.is_empty(), "records of ends that nobody saw: {strange:?}");
+    Ok(())
+}
+
+/// Demands that the events of a capture have exactly the ends of waits that were printed live.
+fn same_ends(live: &Output, events: &Output) -> Result<()> {
+    events.exited_with(0)?;
+    let printed = json(live)?
+        .iter()
+        .filter(|line| is(line, "event", "end"))
+        .filter_map(|line| Some((line.get("time")?.as_u64()?, line.get("waited_ns")?.as_u64()?)))
+        .collect::<Vec<_>>();
+    let stored = json(events)?
+        .iter()
+        .filter_map(|line| {
+            let body = line.get("body")?.get("WaitEnd")?;
+            Some((line.get("time")?.as_u64()?, body.get("waited")?.as_u64()?))
+        })
+        .collect::<Vec<_>>();
+    ensure!(
+        printed == stored && !stored.is_empty(),
+        "{} ends were printed, {} are in the capture",
+        printed.len(),
+        stored.len()
+    );
+    Ok(())
+}
+
+/// Times of the records of a kind; every line must be a record.
+fn by_kind(records: &Output, kind: &str) -> Result<BTreeSet<u64>> {
+    records.exited_with(0)?;
+    let lines = json(records)?;
+    ensure!(
+        lines.iter().all(|line| is(line, "type", "record")),
+        "other lines among the records"
+    );
+    let of_kind = lines.iter().filter(|line| is(line, "kind", kind));
+    Ok(of_kind.filter_map(|line| line.get("time_ns")?.as_u64()).collect())
+}
+
+fn json(output: &Output) -> Result<Vec<Value>> {
+    let lines = output.stdout();
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("no JSON: {line}")))
+        .collect()
+}
+
+fn is(line: &Value, field: &str, value: &str) -> bool {
+    line.get(field).and_then(Value::as_str) == Some(value)
 }
 
 /// Demands that a replay has everything that was printed live but for the last second.

@@ -11,13 +11,14 @@ use crate::event::{
     TaskSample, TaskState, TimeSpent, UserFile, UserFrame, UserFunction, UserStack, WaitEnd, WaitSample, Watched,
 };
 
-/// The events with their codes, 1 to 127.
+/// The events with their codes, 1 to 119.
 macro_rules! bodies {
     ($($name:ident = $code:literal),* $(,)?) => {
         /// Code of an event.
         pub fn code(body: &Body) -> u8 {
             match body {
                 $(Body::$name(_) => $code,)*
+                Body::Record(_) => super::records::TAG,
             }
         }
 
@@ -25,6 +26,8 @@ macro_rules! bodies {
         pub fn put(body: &Body, out: &mut Encoder) {
             match body {
                 $(Body::$name(value) => value.put(out),)*
+                // Written as such: see `records`.
+                Body::Record(_) => {}
             }
         }
 

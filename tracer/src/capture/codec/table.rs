@@ -1,14 +1,15 @@
 //! Tables of what repeats within a block.
 
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use rustc_hash::FxHashMap;
 
 use super::CodecError;
 
 /// The writer's side: value to position.
 #[derive(Debug)]
 pub struct Writing<T> {
-    places: HashMap<T, u64>,
+    places: FxHashMap<T, u64>,
     /// The newest entry, which the next one is written as a difference to.
     pub last: u64,
 }
@@ -16,7 +17,7 @@ pub struct Writing<T> {
 impl<T> Default for Writing<T> {
     fn default() -> Self {
         Self {
-            places: HashMap::new(),
+            places: FxHashMap::default(),
             last: 0,
         }
     }

@@ -23,8 +23,16 @@ fn layout(bytes: &[u8]) -> Vec<(usize, usize, Vec<Event>)> {
 
 #[test]
 fn cut_at_every_offset_it_gives_exactly_the_whole_frames_before() {
-    let bytes = capture(&contention(300), 40);
-    let layout = layout(&bytes);
+    cut(&capture(&contention(300), 40));
+}
+
+#[test]
+fn records_cut_at_every_offset_give_exactly_the_whole_frames_before() {
+    cut(&capture(&records::stream(150), 30));
+}
+
+fn cut(bytes: &[u8]) {
+    let layout = layout(bytes);
     assert!(layout.len() > 10);
     for end in 0..bytes.len() {
         let whole: Vec<_> = layout.iter().take_while(|(at, length, _)| at + length <= end).collect();
@@ -48,8 +56,16 @@ fn cut_at_every_offset_it_gives_exactly_the_whole_frames_before() {
 
 #[test]
 fn a_hundred_thousand_flipped_bits_cost_the_frames_they_hit_and_no_other() {
-    let bytes = capture(&contention(12), 8);
-    let layout = layout(&bytes);
+    flip(&capture(&contention(12), 8));
+}
+
+#[test]
+fn a_hundred_thousand_flipped_bits_cost_no_record_of_another_frame() {
+    flip(&capture(&records::stream(8), 6));
+}
+
+fn flip(bytes: &[u8]) {
+    let layout = layout(bytes);
     let mut rng = Rng(0xfeed);
     let mut damaged = bytes.to_vec();
     for _ in 0..100_000 {

@@ -4,6 +4,7 @@ mod damage;
 mod golden;
 mod hostile;
 mod parts;
+mod records;
 mod round;
 
 use std::sync::Arc;
@@ -156,7 +157,12 @@ pub fn meta() -> Meta {
 pub fn capture(events: &[Event], frame: usize) -> Bytes {
     let mut writer = Writer::new(Memory::default(), meta(), None).unwrap();
     for events in events.chunks(frame) {
-        events.iter().for_each(|event| writer.event(event, &()).unwrap());
+        for event in events {
+            match &event.body {
+                Body::Record(record) => writer.record(record, &()).unwrap(),
+                _ => writer.event(event, &()).unwrap(),
+            }
+        }
         writer.found(0, &()).unwrap();
     }
     let (memory, _) = writer.finish().unwrap();
@@ -171,7 +177,7 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Event>, u64, Health), ReadError> {
         match content {
             Content::Item(item) => events.push(item.event),
             Content::Lost(count) => lost += count,
-            Content::Meta(_) => {}
+            Content::Meta(_) | Content::Record(_) => {}
         }
     }
     Ok((events, lost, *items.health()))

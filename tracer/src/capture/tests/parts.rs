@@ -26,6 +26,7 @@ fn items(bytes: &[u8]) -> (Meta, Vec<Event>, Vec<Event>) {
             Content::Meta(found) => meta = *found,
             Content::Item(item) if item.carried => carried.push(item.event),
             Content::Item(item) => fresh.push(item.event),
+            Content::Record(_) => {}
             Content::Lost(_) => panic!("lost"),
         }
     }

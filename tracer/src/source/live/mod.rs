@@ -10,6 +10,7 @@ pub(crate) mod lines;
 pub(crate) mod names;
 mod percpu;
 mod queue_search;
+pub(crate) mod records;
 mod rounds;
 mod sampler;
 mod scans;
@@ -37,6 +38,7 @@ use self::cells::Cells;
 use self::holders::Holders;
 use self::lines::LineNames;
 use self::names::Names;
+use self::records::Records;
 use self::rounds::Rounds;
 use self::scans::Scans;
 use self::spin::Spins;
@@ -54,7 +56,6 @@ use crate::ids::{CpuId, Nanos, Timestamp};
 use crate::kernel::symbols::{KALLSYMS, Symbols};
 use crate::kernel::{clock, facts::KernelFacts, lines::LineArgs, tasks::TaskFacts, user_stacks::UserStacks};
 use crate::report::ProgramCost;
-use crate::wire::Decoder;
 
 /// Ring records taken at most before the caller gets a turn.
 const BATCH: usize = 4096;
@@ -101,6 +102,8 @@ pub struct Options {
     pub lines: LineArgs,
     /// aya-log level of the BPF side: 0 = off, 1 = error ... 5 = trace.
     pub bpf_log: u8,
+    /// Records come with their events, for a capture.
+    pub records: bool,
 }
 
 impl Default for Options {
@@ -123,6 +126,7 @@ impl Default for Options {
             armed: false,
             lines: LineArgs::default(),
             bpf_log: 0,
+            records: false,
         }
     }
 }
@@ -131,7 +135,7 @@ impl Default for Options {
 pub struct Live {
     ebpf: Ebpf,
     ring: AsyncFd<RingBuf<MapData>>,
-    decoder: Decoder,
+    decoder: Records,
     rounds: Rounds,
     scans: Scans,
     spins: Spins,
@@ -263,7 +267,7 @@ impl Live {
         Ok(Self {
             ebpf,
             ring,
-            decoder: Decoder::default(),
+            decoder: Records::new(options.records),
             rounds,
             scans,
             spins,
@@ -380,10 +384,10 @@ impl Live {
         self.board
             .poll(&mut self.ebpf, self.scans.walker(), &long, now, from, out)?;
         out.extend(end);
-        let tools = (&mut self.decoder, &mut self.losses);
+        let tools = (self.decoder.decoder(), &mut self.losses);
         self.scans
             .run(&mut self.ebpf, self.rounds.found_waits(), tools, now, out)?;
-        let met = self.decoder.take_met();
+        let met = self.decoder.decoder().take_met();
         self.tasks
             .describe(&met, &mut self.scans.memory(&mut self.ebpf), now, from, out)?;
         if let Some(stacks) = &mut self.user_stacks {
@@ -473,7 +477,7 @@ fn start_watch(
 }
 
 /// Takes up to a batch of records; true when the ring is empty.
-fn drain(ring: &mut RingBuf<MapData>, decoder: &mut Decoder, losses: &mut Losses, out: &mut Vec<Event>) -> bool {
+fn drain(ring: &mut RingBuf<MapData>, decoder: &mut Records, losses: &mut Losses, out: &mut Vec<Event>) -> bool {
     for _ in 0..BATCH {
         let Some(item) = ring.next() else { return true };
         if decoder.decode(&item, out).is_err() {

@@ -7,13 +7,13 @@ use aya::maps::{HashMap, MapData};
 use aya::{Btf, Ebpf};
 use tracer_common::table::WaitSlot;
 
+use super::records::Records;
 use crate::bpf::iterators;
 use crate::bpf::load::Sizes;
 use crate::bpf::shared::SharedArray;
 use crate::bpf::stats::Losses;
 use crate::event::{Actor, Body, Event, LossCause, Owner, Queued, Round, RoundEdge, RoundScope, TaskState, WaitSample};
 use crate::ids::{LockAddr, Nanos, Tid, Timestamp};
-use crate::wire::Decoder;
 
 const ITERATOR: &str = "iter_waits";
 /// Locks initialised again that are kept in mind.
@@ -74,7 +74,7 @@ impl Rounds {
         &mut self,
         suspects: &BTreeSet<Tid>,
         ebpf: &mut Ebpf,
-        decoder: &mut Decoder,
+        decoder: &mut Records,
         losses: &mut Losses,
         now: Timestamp,
         out: &mut Vec<Event>,
