@@ -49,6 +49,8 @@ pub struct ThreadRecord {
 pub struct UserRecord {
     /// Start; [`crate::kind::record_kind::USER`].
     pub header: Header,
+    /// Its `task_struct`.
+    pub task: u64,
     /// Lowest address of its kernel stack, 0 when unknown.
     pub stack: u64,
     /// `mm_struct`, `signal_struct`, `sighand_struct`, `files_struct`, `fs_struct`; 0 where it has none.
@@ -103,7 +105,7 @@ pub struct BlockedRecord {
 
 const _: () = assert!(size_of::<ThreadRecord>() == 16 + 72 + 9 * 8 + 8);
 const _: () = assert!(size_of::<PeekSlot>() == 24);
-const _: () = assert!(size_of::<UserRecord>() == 16 + 8 + 40 + 24);
+const _: () = assert!(size_of::<UserRecord>() == 16 + 16 + 40 + 24);
 const _: () = assert!(
     size_of::<ThreadRecord>() + 8 * (crate::record::MAX_FRAMES + CHUNK_WORDS * MAX_CHUNKS) <= u16::MAX as usize
 );

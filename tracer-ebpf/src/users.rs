@@ -34,6 +34,7 @@ pub extern "C" fn iter_users(ctx: *const IterTask) -> i32 {
     ];
     let record = UserRecord {
         header: header(record_kind::USER, size_of::<UserRecord>() as u16),
+        task: at,
         stack: field(at, off!(task_stack)).unwrap_or(0),
         objects,
         tid: field(at, off!(task_pid)).unwrap_or(0),

@@ -60,7 +60,7 @@ impl LockNamer {
             Some(Detail::Mm) => self.mm(reader, address),
             Some(Detail::Task) => self.task(reader, address),
             Some(Detail::Dentry) => self.dentry(reader, address),
-            Some(Detail::Used) => Ok(self.users.of_object(address)),
+            Some(Detail::Used) => self.used(reader, address),
             Some(Detail::Name(member)) => self.named(reader, address, name, member),
             None => Ok(None),
         }
@@ -114,7 +114,7 @@ impl LockNamer {
 
     fn mm(&self, reader: &mut Reader, mm: u64) -> Soon<Option<String>> {
         let Some(owner) = self.offsets.mm.owner else {
-            return Ok(self.users.of_object(mm));
+            return self.used(reader, mm);
         };
         match reader.word(mm.wrapping_add(owner.into()))? {
             Some(owner) if owner != 0 => self.process(reader, owner),
@@ -123,7 +123,7 @@ impl LockNamer {
     }
 
     /// A thread, as `name (tid)`.
-    fn task(&self, reader: &mut Reader, task: u64) -> Soon<Option<String>> {
+    pub(super) fn task(&self, reader: &mut Reader, task: u64) -> Soon<Option<String>> {
         let o = &self.offsets.task;
         let (Some(comm), Some(pid)) = (o.comm, o.pid) else {
             return Ok(None);
@@ -139,7 +139,7 @@ impl LockNamer {
     }
 
     /// The process of a thread, as `name (pid)`.
-    fn process(&self, reader: &mut Reader, task: u64) -> Soon<Option<String>> {
+    pub(super) fn process(&self, reader: &mut Reader, task: u64) -> Soon<Option<String>> {
         let Some(leader) = self.offsets.task.group_leader else {
             return Ok(None);
         };

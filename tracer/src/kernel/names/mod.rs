@@ -12,7 +12,7 @@
 //! | direct map | `struct page` -> `kmem_cache` -> object -> member of the struct that the cache is named after | `inode.i_rwsem of inode 12 ...` |
 //! | the same, `kmalloc` | every struct of that size with such a lock there, compared with the object's lists and pointers | `pipe_inode_info.mutex`, likely |
 //! | either, in an array of the kernel's | the variable that points to the array | `zone.lock of Normal, node_data[0]` |
-//! | either, or whole pages | the variable that points to them | `*lf_heap+0x20 [lockfault]` |
+//! | either, or whole pages | the variable that points to them | `*lf_heap+0x20 [lockfault]`, likely |
 //! | kernel stack | whose | `on the stack of ...` |
 //! | `vmalloc` | who allocated it | `vmalloc memory of bpf_map_area_alloc, +0x40` |
 
@@ -39,7 +39,7 @@ use anyhow::Result;
 
 pub use aliases::Aliases;
 use modules::Modules;
-use pointers::Pointers;
+use pointers::{Around, Pointers};
 use reader::{Reader, Soon};
 use recognise::Recognised;
 pub use slab::cannot_name_objects;
@@ -66,6 +66,18 @@ const MAX_AGAIN: usize = 3;
 /// Words fetched for one batch at most: what is not named by then is named by less.
 const MAX_WORDS: usize = 1 << 19;
 
+/// Where the direct map begins on an x86-64 kernel that does not show the variable that says so; `None` where the page tables do not tell.
+///
+/// # Errors
+/// When kernel memory cannot be read at all.
+pub fn direct_map(btf: &Btf, memory: &mut dyn Memory) -> Result<Option<u64>> {
+    let Some(fields) = bases::Fields::new(btf) else {
+        return Ok(None);
+    };
+    let users = memory.users()?;
+    Ok(fields.find(&users, memory)?.map(|bases| bases.direct))
+}
+
 /// A name and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -81,6 +93,22 @@ pub struct Named {
     pub fixed: bool,
     /// What it lies in was changing while it was read.
     again: bool,
+}
+
+/// Class of what lies on the stack of a thread.
+const ON_STACK: &str = "on a kernel stack";
+
+impl Named {
+    /// Whether a name found later says less: what it lay in is gone by then.
+    #[must_use]
+    pub fn says_less_than(&self, old: &Self) -> bool {
+        if old.firm {
+            !self.firm || (self.class == old.class && self.name == self.class)
+        } else {
+            // A stack without its thread is just memory.
+            !self.firm && old.class == ON_STACK && self.class != ON_STACK
+        }
+    }
 }
 
 #[cfg(test)]
@@ -223,12 +251,12 @@ impl LockNamer {
                 if named.firm {
                     return Ok(Some(named));
                 }
-                let pointed = self.pointed_to(reader, object.address, lock, kind)?;
+                let pointed = self.pointed_to(reader, Around::Object(&object), lock, kind)?;
                 Ok(Some(pointed.unwrap_or(named)))
             }
-            Place::Pages { first } => self.pointed_to(reader, first, lock, kind),
-            Place::Elsewhere => match self.users.on_stack(lock) {
-                Some(thread) => Ok(Some(on_stack(thread))),
+            Place::Pages { first } => self.pointed_to(reader, Around::Pages(first), lock, kind),
+            Place::Elsewhere => match self.stack_of(reader, lock)? {
+                Some(thread) => Ok(Some(on_stack(&thread))),
                 None => self.vmalloc.name(reader, self.symbols.as_deref(), lock),
             },
         }
@@ -240,7 +268,7 @@ fn on_stack(thread: &str) -> Named {
     Named {
         name: format!("on the stack of {thread}"),
         source: "address of a kernel stack".to_owned(),
-        class: "on a kernel stack".to_owned(),
+        class: ON_STACK.to_owned(),
         firm: false,
         fixed: false,
         again: false,

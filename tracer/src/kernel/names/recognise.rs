@@ -435,7 +435,7 @@ fn lock_size(kind: LockKind) -> u32 {
 }
 
 /// The size below which `kmalloc` would have taken a smaller cache. KERNEL: `kmalloc_info` (mm/slab_common.c).
-fn smaller_class(size: u32) -> u32 {
+pub fn smaller_class(size: u32) -> u32 {
     const CLASSES: [u32; 13] = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192];
     CLASSES.into_iter().rev().find(|&class| class < size).unwrap_or(0)
 }

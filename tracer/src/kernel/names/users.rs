@@ -1,12 +1,18 @@
 //! Who uses an object, and on whose stack an address lies. Asked of the kernel only when a lock needs it, and seldom.
+//!
+//! What was asked for a while ago may be another thread's by now, or the thread have another name: an answer counts only if the thread itself
+//! says the same when a lock is named, and its name is read then.
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tracer_common::snapshot::UserRecord;
+use tracer_common::snapshot::{USED_OBJECTS, UserRecord};
 
+use super::LockNamer;
+use super::reader::{Reader, Soon};
+use crate::kernel::offsets::KernelOffsets;
 use crate::kernel::stackscan::Memory;
 
 /// Threads come and go; asking for all of them costs time.
@@ -16,14 +22,24 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Users {
     stack_size: u64,
-    /// (lowest address of the stack, place in `threads`), sorted.
-    stacks: Vec<(u64, usize)>,
-    /// The processes that use an object: the first one, and how many others.
-    objects: HashMap<u64, (String, usize)>,
-    threads: Vec<String>,
+    /// (lowest address of the stack, `task_struct`), sorted.
+    stacks: Vec<(u64, u64)>,
+    /// The processes that use an object.
+    objects: HashMap<u64, Use>,
     asked: Option<Instant>,
     /// Something that is known only by asking again was wanted.
     wanted: Cell<bool>,
+}
+
+/// Who uses an object.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    /// A thread of the first process.
+    task: u64,
+    /// Which of [`UserRecord::objects`] it is.
+    member: usize,
+    /// How many other processes do.
+    others: usize,
 }
 
 impl Users {
@@ -47,56 +63,68 @@ impl Users {
     }
 
     fn take(&mut self, records: &[UserRecord]) {
-        self.threads = records.iter().map(|r| format!("{} ({})", comm(r), r.tid)).collect();
-        self.stacks = records.iter().map(|r| r.stack).zip(0..).filter(|s| s.0 != 0).collect();
+        self.stacks = records.iter().map(|r| (r.stack, r.task)).filter(|s| s.0 != 0).collect();
         self.stacks.sort_unstable();
-        let mut processes: HashMap<u64, Vec<(u32, &UserRecord)>> = HashMap::new();
+        let mut processes: HashMap<u64, Vec<(u32, u64, usize)>> = HashMap::new();
         for record in records {
-            for &object in record.objects.iter().filter(|&&object| object != 0) {
+            for (member, &object) in record.objects.iter().enumerate().filter(|(_, object)| **object != 0) {
                 let users = processes.entry(object).or_default();
-                match users.iter_mut().find(|(tgid, _)| *tgid == record.tgid) {
-                    // The first thread names the process.
-                    Some(known) if record.tid == record.tgid => known.1 = record,
-                    Some(_) => {}
-                    None => users.push((record.tgid, record)),
+                if users.iter().all(|(tgid, ..)| *tgid != record.tgid) {
+                    users.push((record.tgid, record.task, member));
                 }
             }
         }
-        let named = processes.into_iter().filter_map(|(object, mut users)| {
-            users.sort_unstable_by_key(|(tgid, _)| *tgid);
-            let (tgid, first) = users.first()?;
-            Some((object, (format!("{} ({tgid})", comm(first)), users.len() - 1)))
+        let known = processes.into_iter().filter_map(|(object, users)| {
+            let &(_, task, member) = users.iter().min_by_key(|(tgid, ..)| *tgid)?;
+            let others = users.len() - 1;
+            Some((object, Use { task, member, others }))
         });
-        self.objects = named.collect();
-    }
-
-    /// The process that uses an object.
-    pub fn of_object(&self, object: u64) -> Option<String> {
-        match self.objects.get(&object) {
-            Some((process, 0)) => Some(process.clone()),
-            Some((process, others)) => Some(format!("{process} and {others} others")),
-            None => {
-                self.wanted.set(true);
-                None
-            }
-        }
-    }
-
-    /// The thread on whose stack an address lies.
-    pub fn on_stack(&self, addr: u64) -> Option<&str> {
-        let after = self.stacks.partition_point(|&(stack, _)| stack <= addr);
-        let found = after.checked_sub(1).and_then(|at| self.stacks.get(at));
-        match found.filter(|(stack, _)| addr - stack < self.stack_size) {
-            Some(&(_, thread)) => self.threads.get(thread).map(String::as_str),
-            None => {
-                self.wanted.set(true);
-                None
-            }
-        }
+        self.objects = known.collect();
     }
 }
 
-fn comm(record: &UserRecord) -> String {
-    let bytes: Vec<u8> = record.comm.iter().copied().take_while(|&b| b != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+/// Offset in `task_struct` of each of [`UserRecord::objects`].
+fn members(o: &KernelOffsets) -> [Option<u32>; USED_OBJECTS] {
+    [o.task.mm, o.task.signal, o.task.sighand, o.task.files, o.task.fs]
+}
+
+impl LockNamer {
+    /// The process that uses an object, and how many others do.
+    pub(super) fn used(&self, reader: &mut Reader, object: u64) -> Soon<Option<String>> {
+        let user = self.users.objects.get(&object);
+        let member = user.and_then(|user| *members(&self.offsets).get(user.member)?);
+        let (Some(user), Some(member)) = (user, member) else {
+            self.users.wanted.set(true);
+            return Ok(None);
+        };
+        let (held, process) = (
+            reader.word(user.task.wrapping_add(member.into())),
+            self.process(reader, user.task),
+        );
+        if held? != Some(object) {
+            self.users.wanted.set(true);
+            return Ok(None);
+        }
+        Ok(process?.map(|process| match user.others {
+            0 => process,
+            others => format!("{process} and {others} others"),
+        }))
+    }
+
+    /// The thread on whose stack an address lies.
+    pub(super) fn stack_of(&self, reader: &mut Reader, addr: u64) -> Soon<Option<String>> {
+        let after = self.users.stacks.partition_point(|&(stack, _)| stack <= addr);
+        let found = after.checked_sub(1).and_then(|at| self.users.stacks.get(at));
+        let found = found.filter(|(stack, _)| addr - stack < self.users.stack_size);
+        let (Some(&(stack, task)), Some(member)) = (found, self.offsets.task.stack) else {
+            self.users.wanted.set(true);
+            return Ok(None);
+        };
+        let (own, thread) = (reader.word(task.wrapping_add(member.into())), self.task(reader, task));
+        if own? != Some(stack) {
+            self.users.wanted.set(true);
+            return Ok(None);
+        }
+        thread
+    }
 }

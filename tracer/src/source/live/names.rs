@@ -78,7 +78,7 @@ impl Known {
     fn take(&mut self, new: Option<Named>) {
         let says_less = match (&self.named, &new) {
             (Some(_), None) => true,
-            (Some(old), Some(new)) => old.firm && (!new.firm || (new.class == old.class && new.name == new.class)),
+            (Some(old), Some(new)) => new.says_less_than(old),
             (None, _) => false,
         };
         if !says_less {

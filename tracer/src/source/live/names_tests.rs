@@ -205,6 +205,16 @@ fn what_is_gone_keeps_the_name_it_had() {
         known.named.as_ref().map(|named| named.name.clone()).unwrap_or_default()
     };
     assert_eq!(take(named("kmalloc-64+0x8", "kmalloc-64+0x8", false)), "kmalloc-64+0x8");
+    let on_stack = named("on the stack of a (1)", "on a kernel stack", false);
+    assert_eq!(take(on_stack), "on the stack of a (1)");
+    // The thread is gone; its stack became the one of another.
+    let memory = "vmalloc memory of kernel_clone, +0x8";
+    assert_eq!(
+        take(named(memory, "vmalloc memory of kernel_clone", false)),
+        "on the stack of a (1)"
+    );
+    let on_stack = named("on the stack of b (2)", "on a kernel stack", false);
+    assert_eq!(take(on_stack), "on the stack of b (2)");
     assert_eq!(
         take(named("mm_struct.mmap_lock of a (1)", "mm_struct.mmap_lock", true)),
         "mm_struct.mmap_lock of a (1)"

@@ -1,6 +1,7 @@
 //! A kernel made of words.
 
 mod places;
+mod users;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,6 +19,7 @@ const DIRECT: u64 = 0xffff_8880_0000_0000;
 const PAGES: u64 = 0xffff_ea00_0000_0000;
 const SLAB: u64 = DIRECT + 0x4000;
 const CPU0: u64 = 0xffff_8880_7e00_0000;
+const TASKS: u64 = 0xffff_8880_0060_0000;
 const SYMBOLS: &str = "\
 0000000000000000 A __per_cpu_start
 ffffffff81000000 T code
@@ -32,7 +34,8 @@ ffffffff82001000 D node_data
 ffffffff82001010 D __futex_data
 ffffffff82001020 D vmap_area_root
 ffffffff82001028 D file_operations
-ffffffff82001068 D behind
+ffffffff82001068 D kernfs_locks
+ffffffff82001070 D behind
 ffffffffc0000000 d driver_lock\t[driver]
 ffffffffc0000100 d other\t[driver]
 ffffffffc0000200 d heap\t[driver]
@@ -97,6 +100,11 @@ impl Kernel {
     fn user(&mut self, tid: u32, tgid: u32, comm: &str, stack: u64, signals: u64) {
         let mut record = UserRecord::new_zeroed();
         (record.tid, record.tgid, record.stack) = (tid, tgid, stack);
+        let task = |tid: u32| TASKS + u64::from(tid) * 0x100;
+        record.task = task(tid);
+        self.text(record.task + 8, comm);
+        self.put(record.task, &[tid.into()]);
+        self.put(record.task + 32, &[task(tgid), stack, signals]);
         record.objects[2] = signals;
         record.comm[..comm.len()].copy_from_slice(comm.as_bytes());
         self.users.push(record);
@@ -133,6 +141,8 @@ fn types() -> Blob {
             ("pid", half, 0, 0),
             ("comm", comm, 64, 0),
             ("group_leader", pointer, 256, 0),
+            ("stack", pointer, 320, 0),
+            ("sighand", pointer, 384, 0),
         ],
     );
     b.strukt(
@@ -408,39 +418,6 @@ fn many_locks_are_read_together() {
         "{} reads",
         k.reads
     );
-}
-
-#[test]
-fn what_threads_use_tells_the_process() {
-    let mut k = Kernel::new();
-    k.slab("sighand_cache", 48, false);
-    k.user(8, 7, "thread", 0, SLAB);
-    k.user(7, 7, "server", 0, SLAB);
-    let lock = |k: &mut Kernel| name(k, SLAB, LockKind::Mutex);
-    assert_eq!(
-        lock(&mut k),
-        firm("sighand_struct.siglock of server (7)", "sighand_struct.siglock")
-    );
-    k.user(9, 9, "other", 0, SLAB);
-    let class = "sighand_struct.siglock";
-    assert_eq!(
-        lock(&mut k),
-        firm("sighand_struct.siglock of server (7) and 1 others", class)
-    );
-    // Whoever used it is gone.
-    k.users.clear();
-    assert_eq!(lock(&mut k), firm(class, class));
-}
-
-#[test]
-fn a_lock_on_a_stack_tells_whose() {
-    let mut k = Kernel::new();
-    let stack = 0xffff_c900_0001_0000;
-    k.user(7, 7, "worker", stack, 0);
-    let expected = weak("on the stack of worker (7)", "on a kernel stack");
-    assert_eq!(name(&mut k, stack + 0x3ff8, LockKind::Spinlock), expected);
-    assert_eq!(name(&mut k, stack + 0x4000, LockKind::Spinlock), None, "behind it");
-    assert_eq!(name(&mut k, stack - 8, LockKind::Spinlock), None, "before it");
 }
 
 #[test]

@@ -59,7 +59,10 @@ fn a_variable_that_points_to_an_object_names_what_no_type_does() {
     let source = named(types(), Aliases::default(), &mut k, lock, LockKind::Rwsem)
         .unwrap()
         .source;
-    assert_eq!(source, "the variable heap [driver] points to the memory around it");
+    assert_eq!(
+        source,
+        "likely: object of the slab cache kmalloc-32; the variable heap [driver] points to it"
+    );
     // The object next to it is another one.
     assert_eq!(name_of(&mut k, SLAB + 8), weak("kmalloc-32+0x8", "kmalloc-32+0x8"));
     // One of several pointers of a variable.
@@ -76,6 +79,81 @@ fn a_variable_that_points_to_an_object_names_what_no_type_does() {
         name_of(&mut k, SLAB + 0x20),
         firm("*heap+0x20 [driver]", "*heap [driver]")
     );
+}
+
+#[test]
+fn how_a_variable_leads_to_an_object_is_told() {
+    let mut k = Kernel::new();
+    k.slab("kmalloc-32", 32, false);
+    let (heap, object) = (0xffff_ffff_c000_0200, SLAB + 32);
+    let (pair, lock) = (heap + 8, object + 24);
+    let known = |k: &mut Kernel| {
+        let found = named(types(), Aliases::default(), k, lock, LockKind::Rwsem).unwrap();
+        (found.name, found.source)
+    };
+    let told = |name: &str, source: &str| {
+        let source = format!("likely: object of the slab cache kmalloc-32; {source}");
+        (name.to_owned(), source)
+    };
+    k.put(object, &[0, 0]);
+    k.put(pair + 8, &[object]);
+    assert_eq!(
+        known(&mut k),
+        told(
+            "*(pair+0x8)+0x18 [driver]",
+            "a word of a variable, pair+0x8 [driver] points to it"
+        )
+    );
+    // What begins with it says more than what has it further in.
+    k.put(heap, &[object, object]);
+    assert_eq!(
+        known(&mut k),
+        told(
+            "*heap+0x18 [driver]",
+            "the variable heap [driver] points to it, as do 2 others"
+        )
+    );
+    // Heads of lists: the first entry, and the last one.
+    for (words, entry) in [([object, SLAB], [SLAB, pair]), ([SLAB, object], [pair, SLAB])] {
+        k.put(heap, &[0]);
+        k.put(pair, &words);
+        k.put(object, &entry);
+        let (name, source) = known(&mut k);
+        assert_eq!(name, "entry of pair+0x18 [driver]");
+        assert!(source.ends_with(" is the head of a list with it at an end"), "{source}");
+    }
+}
+
+#[test]
+fn a_struct_is_believed_only_if_the_object_has_its_size() {
+    let btf = || {
+        let mut b = types();
+        let half = b.int("unsigned int", 4, 32);
+        let spin = b.strukt("spinlock", 4, &[("val", half, 0, 0)]);
+        b.strukt("kernfs_global_locks", 160, &[("open", spin, 64, 0)]);
+        b
+    };
+    for (cache, size, fits) in [
+        ("kmalloc-192", 192, true),
+        ("kmalloc-256", 256, false),
+        ("kmalloc-128", 128, false),
+    ] {
+        let mut k = Kernel::new();
+        k.slab(cache, size, false);
+        k.put(0xffff_ffff_8200_1068, &[SLAB]);
+        k.put(SLAB, &[0, 0]);
+        let found = named(btf(), Aliases::default(), &mut k, SLAB + 8, LockKind::Spinlock).unwrap();
+        let expected = if fits {
+            ("kernfs_global_locks.open of *kernfs_locks", ", a kernfs_global_locks")
+        } else {
+            ("*kernfs_locks+0x8", "")
+        };
+        let source = format!(
+            "likely: object of the slab cache {cache}; the variable kernfs_locks points to it{}",
+            expected.1
+        );
+        assert_eq!((found.name.as_str(), found.source), (expected.0, source));
+    }
 }
 
 fn name_of(k: &mut Kernel, lock: u64) -> Option<(String, String, bool)> {
