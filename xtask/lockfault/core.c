@@ -52,6 +52,8 @@ struct lockfault_scenario *const lockfault_scenarios[] = {
 	&lockfault_inversion_mutex,
 	&lockfault_inversion_rwsem,
 	&lockfault_other_waits,
+	&lockfault_contend_task_locks,
+	&lockfault_stack_locks,
 };
 
 const unsigned int lockfault_nr_scenarios = ARRAY_SIZE(lockfault_scenarios);

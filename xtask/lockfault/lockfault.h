@@ -276,5 +276,8 @@ extern struct lockfault_scenario lockfault_inversion_mutex;
 extern struct lockfault_scenario lockfault_inversion_rwsem;
 /* other_waits.c */
 extern struct lockfault_scenario lockfault_other_waits;
+/* task_locks.c, stack_locks.c */
+extern struct lockfault_scenario lockfault_contend_task_locks;
+extern struct lockfault_scenario lockfault_stack_locks;
 
 #endif

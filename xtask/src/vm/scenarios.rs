@@ -188,6 +188,16 @@ pub const SCENARIOS: &[Scenario] = &[
         "flushes of a slow work item, a completion and block I/O that are waited for; all ends",
         QUIET,
     ),
+    not_on_rt(row(
+        "contend-task-locks",
+        "contention on siglock, alloc_lock and pi_lock of the thread pid=N that ends",
+        QUIET,
+    )),
+    row(
+        "stack-locks",
+        "a thread holds a mutex and waits for a completion, both on its own stack",
+        QUIET,
+    ),
 ];
 
 /// Whether a kernel is PREEMPT_RT, as far as its name tells.

@@ -54,6 +54,7 @@ pub mod spin_holder;
 pub mod stalls;
 pub mod steps;
 pub mod task_facts;
+pub mod task_locks;
 pub mod truth;
 pub mod user_stacks;
 pub mod verdict;

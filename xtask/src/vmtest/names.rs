@@ -3,7 +3,7 @@
 //! Each workload runs until the recording shows what is waited for; the check then compares every row with what the workload, or the
 //! fault module, says is true, in the report that the guest made and in the one that this host makes from the capture.
 
-use super::{GuestRun, VmTest, WITHOUT_RT};
+use super::{GuestRun, VmTest, WITHOUT_RT, task_locks};
 use crate::{build, process};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -171,7 +171,7 @@ const MODULE: &[ModuleLock] = &[
         kind: "rwsem",
         name: "*lockfault_contend_inode+0xa0 [lockfault]",
         class: "*lockfault_contend_inode [lockfault]",
-        source: "the variable lockfault_contend_inode [lockfault] points to the memory around it",
+        source: "likely: object of the slab cache kmalloc-256; the variable lockfault_contend_inode [lockfault] points to it",
         site: "lockfault_contend_rwsem_take",
     },
 ];
@@ -192,15 +192,19 @@ pub const TESTS: &[VmTest] = &[VmTest {
         for row in MODULE {
             steps.trigger(&format!("{} ms=1000", row.scenario));
             steps.done(row.scenario);
+            steps.shell(&format!("{}-seen", row.scenario), &again_until_seen(row));
             steps.truth(row.scenario);
         }
+        task_locks::steps(steps);
         steps.signal("live", "INT");
         steps.wait("live");
         steps.holdup("report", &["report", CAPTURE, "--json"]);
     },
     check: |run| {
         run.output("mounts")?.exited_with(0)?;
-        run.output("live")?.exited_with(0)?;
+        // On a slow machine one of the locks may really be held for seconds: then a warning is right.
+        let live = run.output("live")?;
+        live.exited_with(0).or_else(|_| live.exited_with(4))?;
         let guest = locks(&run.output("report")?.stdout())?;
         let host = process::capture(
             Command::new(build::guest_holdup()?)
@@ -237,6 +241,7 @@ pub const TESTS: &[VmTest] = &[VmTest {
                     .map(|error| format!("{}: {error:#}", row.scenario)),
             );
         }
+        wrong.extend(task_locks::check(run, &guest, &stacks));
         ensure!(
             wrong.is_empty(),
             "{}\n-- contended locks\n{}",
@@ -247,7 +252,7 @@ pub const TESTS: &[VmTest] = &[VmTest {
     },
 }];
 
-const CAPTURE: &str = "/out/names.holdup";
+pub const CAPTURE: &str = "/out/names.holdup";
 
 /// File systems to work on, unless an earlier test of the boot has mounted them.
 pub const MOUNTS: &str = "grep -q ' /ovl ' /proc/mounts && exit 0; mkdir -p /disk /mounted /ovl && mount -t ext4 /dev/vda /disk && \
@@ -258,9 +263,26 @@ pub const MOUNTS: &str = "grep -q ' /ovl ' /proc/mounts && exit 0; mkdir -p /dis
 /// what never shows it.
 fn until_seen(work: &str, wanted: &str) -> String {
     format!(
-        "/init work {work} & W=$!; until holdup report {CAPTURE} --json 2>/dev/null | grep -qF '{wanted}' && \
-         holdup export --format folded {CAPTURE} 2>/dev/null | grep -F '{wanted}' | grep -q ';.*;.*;'; do kill -0 $W || exit 1; \
-         sleep 0.1; done; kill $W; wait $W; true"
+        "/init work {work} & W=$!; until {}; do kill -0 $W || exit 1; sleep 0.1; done; kill $W; wait $W; true",
+        is_seen(wanted)
+    )
+}
+
+/// Plays a scenario of the module again until the same is so: a machine may be so slow that the lock has its name only when the first play
+/// is over.
+fn again_until_seen(row: &ModuleLock) -> String {
+    let (seen, scenario) = (is_seen(row.name), row.scenario);
+    format!(
+        "until {seen}; do echo '{scenario} ms=1000' > /proc/lockfault || exit 1; \
+         until grep -q 'state {scenario} done' /proc/lockfault; do sleep 0.1; done; done"
+    )
+}
+
+/// Whether the recording has this text among the locks and below the stack of a wait.
+fn is_seen(wanted: &str) -> String {
+    format!(
+        "holdup report {CAPTURE} --json 2>/dev/null | grep -qF '{wanted}' && \
+         holdup export --format folded {CAPTURE} 2>/dev/null | grep -F '{wanted}' | grep -q ';.*;.*;'"
     )
 }
 
@@ -302,7 +324,7 @@ fn name(run: &GuestRun, lock: &Lock) -> Result<String> {
 }
 
 /// Every stack of a wait for the lock goes through code that wants it, and there is such a stack.
-fn wanted_in(name: &str, sites: &[&str], folded: &str) -> Result<()> {
+pub fn wanted_in(name: &str, sites: &[&str], folded: &str) -> Result<()> {
     // comm;outermost;...;innermost;lock microseconds
     let stacks: Vec<&str> = folded
         .lines()
@@ -334,6 +356,7 @@ fn real(run: &GuestRun, lock: &Lock, rows: &[Value]) -> Result<()> {
 
 /// The lock at the address that the fault module tells.
 fn module(run: &GuestRun, lock: &ModuleLock, rows: &[Value], folded: &str) -> Result<()> {
+    run.output(&format!("{}-seen", lock.scenario))?.exited_with(0)?;
     let address = format!("{:#018x}", run.truth(lock.scenario)?.lock(lock.lock)?);
     let row = rows
         .iter()

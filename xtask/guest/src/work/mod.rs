@@ -42,6 +42,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["map-when", path] => stuck::map_when_told(path),
         ["read", path] => stuck::read(path),
         ["tty"] => terminal::write(),
+        ["idle"] => stuck::idle(),
         ["trace", pid] => trace::stop(pid),
         ["trace-vfork"] => trace::vfork(),
         ["spawn"] => trace::spawn(),

@@ -5,6 +5,20 @@ use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::time::Duration;
 
+/// Two threads that do nothing: the second one is called `idle-thread`.
+pub fn idle() -> Result<()> {
+    std::thread::scope(|scope| {
+        let idle = scope.spawn(|| -> Result<()> {
+            system::set_name("idle-thread");
+            say(&format!("pid {} tid {}", std::process::id(), rustix::thread::gettid()))?;
+            loop {
+                std::thread::park();
+            }
+        });
+        idle.join().map_err(|_| anyhow::anyhow!("the idle thread panicked"))?
+    })
+}
+
 /// Waits until there is a file of this name, and then maps memory: for ever, if the lock of this address space is held by then.
 pub fn map_when_told(told: &str) -> Result<()> {
     say(&format!("pid {}", std::process::id()))?;
