@@ -131,7 +131,10 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
     let mut decoder = Decoder::default();
     let mut losses = Losses::default();
     let mut tasks = TaskFacts::new(facts.offsets.offsets);
-    let mut user_stacks = args.user_stacks.then(|| UserStacks::start(facts)).transpose()?;
+    let mut user_stacks = match args.user_stacks {
+        true => Some(UserStacks::start(facts, &mut walker.memory(&mut ebpf))?),
+        false => None,
+    };
     let mut names = Names::new(facts);
     let mut lines = LineNames::new(args.lines.start(facts)?);
     let mut pipeline = Pipeline::new(model::Settings::default(), source_facts(&walker, facts));
@@ -184,6 +187,14 @@ fn take(args: &SnapshotArgs, facts: &KernelFacts) -> Result<(Report, Vec<RoundCo
         if stacks.open() > 0 {
             eprintln!("holdup: {} user-space stacks were not unwound in time", stacks.open());
         }
+        let cost = stacks.cost();
+        eprintln!(
+            "holdup: read {} user-space stacks in {:.1} ms, unwound {} in {:.1} ms",
+            cost.read,
+            cost.reading.as_secs_f64() * 1e3,
+            cost.unwound,
+            cost.unwinding.as_secs_f64() * 1e3,
+        );
     }
     for event in &events {
         pipeline.apply(event);

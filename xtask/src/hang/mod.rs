@@ -39,6 +39,8 @@ struct Sample {
     system: Duration,
     cpu: Duration,
     kept_mb: f64,
+    /// With `--user-stacks`: stacks, and the time to read and to unwind all of them.
+    user: [f64; 3],
     /// From the start of `holdup live` to the time of its first word about the hang.
     live_tells: Duration,
 }
@@ -50,8 +52,16 @@ struct Sample {
 pub fn run(sizes: &[usize], rounds: usize) -> Result<()> {
     let holdup = build::host()?;
     println!(
-        "{:>8} {:>7} {:>12} {:>14} {:>15} {:>12} {:>10} {:>12}",
-        "threads", "hung", "two looks", "kernel's walk", "whole command", "kernel CPU", "kept", "live tells"
+        "{:>8} {:>7} {:>12} {:>14} {:>15} {:>12} {:>10} {:>12} {:>36}",
+        "threads",
+        "hung",
+        "two looks",
+        "kernel's walk",
+        "whole command",
+        "kernel CPU",
+        "kept",
+        "live tells",
+        "user-space stacks: read, unwound"
     );
     for &threads in sizes {
         let hung = threads * HUNG_PERCENT / 100;
@@ -63,14 +73,20 @@ pub fn run(sizes: &[usize], rounds: usize) -> Result<()> {
         })?;
         let best = samples.iter().min_by_key(|sample| sample.looks).context("no round")?;
         let ms = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
+        let user = samples
+            .iter()
+            .map(|sample| sample.user)
+            .min_by(|a, b| a[1].total_cmp(&b[1]));
+        let [stacks, reading, unwinding] = user.unwrap_or_default();
         println!(
-            "{threads:>8} {hung:>7} {:>12} {:>14} {:>15} {:>10.0} % {:>7.1} MB {:>12}",
+            "{threads:>8} {hung:>7} {:>12} {:>14} {:>15} {:>10.0} % {:>7.1} MB {:>12} {:>36}",
             ms(best.looks),
             ms(best.walks),
             ms(best.command),
             100.0 * best.system.as_secs_f64() / best.cpu.as_secs_f64().max(1e-9),
             best.kept_mb,
             ms(samples.iter().map(|sample| sample.live_tells).min().unwrap_or_default()),
+            format!("{stacks}: {reading:.1} ms, {unwinding:.1} ms"),
         );
     }
     let load = fs::read_to_string("/proc/loadavg").context("reading /proc/loadavg")?;
@@ -110,8 +126,40 @@ fn measure(holdup: &Path, hung: usize) -> Result<Sample> {
         system: after.system.saturating_sub(before.system),
         cpu: (after.system + after.user).saturating_sub(before.system + before.user),
         kept_mb: costs.iter().map(|cost| cost[2]).fold(0.0, f64::max),
+        user: user_stacks(holdup)?,
         live_tells: live_tells(holdup, hung)?,
     })
+}
+
+/// What a snapshot says that it took for stacks of user space.
+fn user_stacks(holdup: &Path) -> Result<[f64; 3]> {
+    let output = Command::new(holdup)
+        .args(["snapshot", "--json", "--user-stacks"])
+        .output()
+        .with_context(|| format!("running {}", holdup.display()))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // Of the hung threads, whose stack leads through the function that writes.
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("no report: {stderr}"))?;
+    let tasks = report["tasks"].as_array().into_iter().flatten();
+    let mut frames = tasks
+        .filter_map(|task| task["user_stack"]["frames"].as_array())
+        .flatten();
+    ensure!(
+        frames.any(|frame| frame["function"]
+            .as_str()
+            .is_some_and(|name| name.contains("hang::write"))),
+        "no user-space stack leads through the function that writes: {stderr}"
+    );
+    let costs = stderr.lines().find_map(user_costs);
+    costs.with_context(|| format!("no user-space stacks: {stderr}"))
+}
+
+/// The numbers of a line that tells what user-space stacks took: stacks, and milliseconds.
+fn user_costs(line: &str) -> Option<[f64; 3]> {
+    let rest = line.strip_prefix("holdup: read ")?;
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let number = |at: usize| words.get(at)?.parse().ok();
+    Some([number(0)?, number(4)?, number(9)?])
 }
 
 fn live_tells(holdup: &Path, hung: usize) -> Result<Duration> {
@@ -221,5 +269,8 @@ mod tests {
         let line = "holdup: looked at 1610 threads in 287.3 ms (in the kernel 49.2 ms), kept 2.0 MB";
         assert_eq!(costs(line), Some([287.3, 49.2, 2.0]));
         assert_eq!(costs("holdup: memory is not locked"), None);
+        let line = "holdup: read 64 user-space stacks in 3.5 ms, unwound 63 in 12.0 ms";
+        assert_eq!(user_costs(line), Some([64.0, 3.5, 12.0]));
+        assert_eq!(user_costs("holdup: memory is not locked"), None);
     }
 }

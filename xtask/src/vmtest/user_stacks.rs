@@ -49,6 +49,8 @@ pub const TESTS: &[VmTest] = &[VmTest {
     },
     check: |run| {
         let snapshot = whole(run, "user-snapshot")?;
+        // What it took.
+        run.output("user-snapshot")?.stderr_has("holdup: read ")?;
         let replayed = run.output("user-report")?;
         let replayed: Value = serde_json::from_slice(&replayed.stdout).with_context(|| replayed.shown())?;
         let folded = run.output("user-folded")?.stdout();

@@ -28,6 +28,7 @@ use self::mappings::Mapping;
 use self::pages::Pages;
 use self::unwind::Unwinder;
 use super::facts::KernelFacts;
+use super::names::direct_map;
 use super::offsets::KernelOffsets;
 use super::stackscan::{Memory, Words};
 use super::tasks::ask::{Asker, ask_all};
@@ -76,8 +77,22 @@ pub struct UserStacks {
     known: HashMap<TaskKey, (u64, Timestamp)>,
     spaces: HashMap<u64, (Arc<[Mapping]>, Timestamp)>,
     jobs: Sender<Job>,
-    answers: Receiver<UserStack>,
+    answers: Receiver<(UserStack, Duration)>,
     open: usize,
+    cost: Cost,
+}
+
+/// What it took so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Stacks that were read.
+    pub read: usize,
+    /// For that, in the caller's thread: the reads of kernel memory are in it.
+    pub reading: Duration,
+    /// Stacks that were unwound.
+    pub unwound: usize,
+    /// For that, in a thread of its own: with the files that had to be opened.
+    pub unwinding: Duration,
 }
 
 impl UserStacks {
@@ -85,13 +100,16 @@ impl UserStacks {
     ///
     /// # Errors
     /// When this kernel does not show what is needed: the message says what.
-    pub fn start(facts: &KernelFacts) -> Result<Self> {
+    pub fn start(facts: &KernelFacts, memory: &mut dyn Memory) -> Result<Self> {
         if !cfg!(target_arch = "x86_64") {
             bail!("user-space stacks are read on x86-64 only: leave out --user-stacks");
         }
+        let hidden = || match facts.files.btf() {
+            Some(btf) => direct_map(btf, memory),
+            None => Ok(None),
+        };
         let symbols = facts.files.symbols();
-        let symbols = symbols.context("user-space stacks need the kernel's symbols, which /proc/kallsyms hides")?;
-        let pages = Pages::new(symbols, &facts.offsets.offsets)?;
+        let pages = Pages::new(symbols.map(AsRef::as_ref), hidden, &facts.offsets.offsets)?;
         let (jobs, asked) = channel();
         let (answer, answers) = channel();
         // It ends when the last asker is gone, or with the process: nobody waits for it.
@@ -107,6 +125,7 @@ impl UserStacks {
             jobs,
             answers,
             open: 0,
+            cost: Cost::default(),
         })
     }
 
@@ -132,6 +151,7 @@ impl UserStacks {
         if wanted.is_empty() {
             return Ok(());
         }
+        let started = Instant::now();
         let mut words = Words::new(memory);
         let (o, pages) = (&self.offsets, &self.pages);
         let raws = ask_all(&mut words, &wanted, |met, ask| raw(met, o, pages, ask))?;
@@ -161,9 +181,17 @@ impl UserStacks {
             };
             if self.jobs.send(job).is_ok() {
                 self.open += 1;
+                self.cost.read += 1;
             }
         }
+        self.cost.reading += started.elapsed();
         Ok(())
+    }
+
+    /// What it took so far.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.cost
     }
 
     fn is_news(&self, met: &Met, now: Timestamp) -> bool {
@@ -193,10 +221,12 @@ impl UserStacks {
         let mut stacks = Vec::new();
         while self.open > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(stack) = self.answers.recv_timeout(left) else {
+            let Ok((stack, took)) = self.answers.recv_timeout(left) else {
                 break;
             };
             self.open -= 1;
+            self.cost.unwound += 1;
+            self.cost.unwinding += took;
             stacks.push(stack);
         }
         stacks
@@ -216,10 +246,12 @@ fn raw(met: &Met, o: &KernelOffsets, pages: &Pages, ask: &mut Asker<'_, '_>) -> 
     Some(Raw { mm, registers, stack })
 }
 
-fn unwind_all(asked: &Receiver<Job>, answer: &Sender<UserStack>) {
+fn unwind_all(asked: &Receiver<Job>, answer: &Sender<(UserStack, Duration)>) {
     let mut unwinder = Unwinder::new();
     while let Ok(job) = asked.recv() {
-        if answer.send(unwinder.unwind(&job)).is_err() {
+        let started = Instant::now();
+        let stack = unwinder.unwind(&job);
+        if answer.send((stack, started.elapsed())).is_err() {
             return;
         }
     }

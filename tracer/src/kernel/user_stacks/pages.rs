@@ -24,26 +24,43 @@ const PAGE_OFFSET: &str = "page_offset_base";
 /// Walks page tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Pages {
-    /// Address of the variable that holds the base of the direct map.
-    base: u64,
+    base: Base,
+}
+
+/// The base of the direct map.
+#[derive(Clone, Copy, Debug)]
+enum Base {
+    /// In the variable at this address.
+    Variable(u64),
+    Known(u64),
 }
 
 impl Pages {
-    /// For one kernel.
+    /// For one kernel. `hidden` finds the base of the direct map where no variable shows it.
     ///
     /// # Errors
-    /// When a symbol or a field is missing.
-    pub fn new(symbols: &Symbols, o: &KernelOffsets) -> Result<Self> {
-        let base = symbols.find(PAGE_OFFSET).find(|symbol| !symbol.is_code());
-        let base = base.with_context(|| {
-            format!("user-space stacks need the variable {PAGE_OFFSET}, which is not in /proc/kallsyms")
-        })?;
+    /// When that is not found, or a field is missing.
+    pub fn new(
+        symbols: Option<&Symbols>,
+        hidden: impl FnOnce() -> Result<Option<u64>>,
+        o: &KernelOffsets,
+    ) -> Result<Self> {
         if o.mm.pgd.is_none() || o.mm.mappings.is_none() {
             bail!(
                 "user-space stacks need mm_struct.pgd and mm_struct.mm_mt, which this kernel's BTF does not have (6.1 and newer do)"
             );
         }
-        Ok(Self { base: base.address.0 })
+        let mut variables = symbols.into_iter().flat_map(|symbols| symbols.find(PAGE_OFFSET));
+        let base = match variables.find(|symbol| !symbol.is_code()) {
+            Some(variable) => Base::Variable(variable.address.0),
+            None => Base::Known(hidden()?.with_context(|| {
+                format!(
+                    "user-space stacks need the variable {PAGE_OFFSET}, which is not in /proc/kallsyms, and the page tables do not tell \
+                     what is in it"
+                )
+            })?),
+        };
+        Ok(Self { base })
     }
 
     /// Words from `from` upward, up to the first page that is not in memory; at most `bytes`.
@@ -51,7 +68,10 @@ impl Pages {
         if !from.is_multiple_of(8) || from == 0 {
             return Some(Vec::new());
         }
-        let [base] = ask.words([self.base])?;
+        let base = match self.base {
+            Base::Variable(at) => ask.words([at])?[0],
+            Base::Known(base) => base,
+        };
         let end = from.saturating_add(bytes);
         let mut places = Vec::new();
         let mut at = from;

@@ -61,7 +61,7 @@ impl Rig {
     fn stack(&mut self, pgd: u64, from: u64, bytes: u64) -> Option<Vec<u64>> {
         let symbols = format!("{BASE_VARIABLE:x} D page_offset_base\n");
         let symbols = Symbols::parse(std::path::Path::new("kallsyms"), symbols.as_bytes()).unwrap();
-        let pages = Pages::new(&symbols, &offsets()).unwrap();
+        let pages = Pages::new(Some(&symbols), || Ok(None), &offsets()).unwrap();
         let mut words = Words::new(self);
         let answers = ask_all(&mut words, &[()], |(), ask| pages.words(pgd, from, bytes, ask)).unwrap();
         answers.into_iter().next().unwrap()
@@ -103,6 +103,23 @@ fn a_stack_is_read_through_the_page_tables_up_to_the_first_page_that_is_not_ther
         assert_eq!(rig.stack(pgd, addr, 16), Some(vec![100, 101]));
         assert_eq!(rig.stack(pgd, addr + 4, 16), Some(vec![]), "no stack pointer");
     }
+}
+
+#[test]
+fn where_no_variable_shows_the_direct_map_the_page_tables_do() {
+    let addr = 0x7ffd_1234_5fe0;
+    let mut rig = Rig::default();
+    let pgd = map(&mut rig, FOUR, 4, addr, 0, 0x7000 | USER);
+    rig.put(FOUR + 0x7000, &[(0xfe0, 5)]);
+    let pages = Pages::new(None, || Ok(Some(FOUR)), &offsets()).unwrap();
+    let mut words = Words::new(&mut rig);
+    let answers = ask_all(&mut words, &[()], |(), ask| pages.words(pgd, addr, 8, ask)).unwrap();
+    assert_eq!(answers, [Some(vec![5])]);
+    let error = Pages::new(None, || Ok(None), &offsets()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("user-space stacks need the variable page_offset_base"),
+        "{error}"
+    );
 }
 
 #[test]

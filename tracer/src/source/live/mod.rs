@@ -262,6 +262,10 @@ impl Live {
         // The sampler goes on and off, and costs wherever it is on.
         programs.push(sampler::PROGRAM);
         programs.dedup();
+        let user_stacks = match options.user_stacks {
+            true => Some(UserStacks::start(facts, &mut scans.memory(&mut ebpf))?),
+            false => None,
+        };
         let mut ticker = tokio::time::interval(options.interval);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -279,7 +283,7 @@ impl Live {
             names,
             lines: LineNames::new(options.lines.start(facts)?),
             tasks: TaskFacts::new(facts.offsets.offsets),
-            user_stacks: options.user_stacks.then(|| UserStacks::start(facts)).transpose()?,
+            user_stacks,
             counters,
             losses: Losses::default(),
             reported: LossReport::default(),
