@@ -32,9 +32,9 @@ const STUCK: &str = r#"
 /// A thread that waits in an ioctl for the lock of a terminal, which another one keeps while it writes: numbers of system calls as x86-64
 /// has them. Both must be there at the same time.
 const IOCTL: &str = "
-    /init work terminal-ioctl > /tmp/ioctl & echo $! > /tmp/ioctl.pid
+    /init work terminal-ioctl > /tmp/ioctl 2>&1 & echo $! > /tmp/ioctl.pid
     in_call() { grep -q \"^$2 \" /proc/$1/syscall 2> /dev/null; }
-    until [ $(wc -l < /tmp/ioctl) = 2 ]; do kill -0 $! || exit 1; sleep 0.1; done
+    until [ $(wc -l < /tmp/ioctl) = 2 ]; do kill -0 $! || { cat /tmp/ioctl; exit 1; }; sleep 0.1; done
     ioctl=$(grep ioctl /tmp/ioctl | cut -d' ' -f2) writer=$(grep writer /tmp/ioctl | cut -d' ' -f2)
     until in_call $writer 1 && in_call $ioctl 16 && in_call $writer 1; do kill -0 $! || exit 1; sleep 0.1; done
     cat /tmp/ioctl
