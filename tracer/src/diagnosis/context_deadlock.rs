@@ -2,17 +2,12 @@
 //! interrupt returns, and the interrupt cannot return before the thread has released the lock.
 
 use super::finding::{Certainty, EvidenceLine, Finding, Kind, Severity, Source};
-use super::{Draft, Rule, View, links, phrase};
-use crate::event::{Actor, Context, Evidence, LockKind, LossCause};
+use super::{Draft, Rule, View, acquired, links, phrase};
+use crate::event::{Actor, Context, Evidence, LockKind};
 use crate::ids::{KernelAddr, StackId};
 use crate::kernel::stacks::{FrameName, caller_position, interrupt_entry};
-use crate::model::{ActorEntry, ActorIx, Candidate, Held, LockEntry, LockIx, Model, Span, Wait};
+use crate::model::{ActorEntry, ActorIx, Candidate, Held, LockEntry, LockIx, Model, Wait};
 use crate::view::units;
-
-/// Losses among which the release of a watched lock may be. Not among them: runs that the kernel skipped because the program was
-/// running on that CPU already. A thread that gives a spinning lock back has preemption off, so nothing that it has interrupted runs
-/// there below it.
-const TOUCHES_RELEASE: &[LossCause] = &[LossCause::Overrun, LossCause::Malformed];
 
 /// Finds self-deadlocks across contexts.
 pub struct ContextDeadlock;
@@ -73,12 +68,9 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
     let mut draft = Draft::new(view, Kind::ContextDeadlock, &[case.interrupt, case.thread], &[case.ix]);
     let seen = case.holds.evidence == Evidence::Acquisition;
     // Since the interrupt began, the thread cannot have released it. Before, its release may have been missed.
-    let unsure = Span {
-        first: case.holds.seen.first,
-        last: case.wait.seen.first.max(case.holds.seen.first),
-    };
-    let lost = seen.then(|| model.losses().touching(unsure, TOUCHES_RELEASE)).flatten();
-    let certainty = if seen && lost.is_none() {
+    let acquired = acquired::by(model, case.lock.addr, case.thread).filter(|_| seen);
+    let lost = acquired.and_then(|held| acquired::unsure(model, case.lock, held, case.wait.seen.first));
+    let certainty = if acquired.is_some() && lost.is_none() {
         Certainty::Proven
     } else {
         Certainty::Likely
@@ -90,7 +82,7 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
     let thread = phrase::actor(model, case.thread);
     let lock = phrase::lock_ref(model, case.ix);
     let crossing = crossing(model, case.wait.stack);
-    let taken = seen.then(|| taken_at(model, case)).flatten();
+    let taken = acquired.and_then(|held| model.names().site(held.stack));
     let at = |site: &Option<String>| site.as_ref().map_or_else(String::new, |site| format!(" at {site}"));
     draft.title(format!(
         "{interrupt}{} spins on {lock}{}, which {thread} {}: neither can go on",
@@ -139,13 +131,6 @@ fn finding(view: &View<'_>, case: &Case<'_>) -> Finding {
     }
     draft.next(&cure(case, &thread, &lock.to_string()));
     draft.finish()
-}
-
-/// Where the thread was seen to take the lock.
-fn taken_at(model: &Model, case: &Case<'_>) -> Option<String> {
-    let watched = model.watched().get(&case.lock.addr)?;
-    let holding = watched.holding.iter().find(|held| held.holder == case.thread)?;
-    model.names().site(holding.stack)
 }
 
 fn holder_line(case: &Case<'_>, thread: &str, taken: String) -> EvidenceLine {

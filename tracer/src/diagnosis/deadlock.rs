@@ -5,8 +5,8 @@ use rustc_hash::FxHashSet;
 use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::graph::{Edge, Hold, Via};
 use super::proof::Judgement;
-use super::{Draft, Rule, View, links, phrase, proof, scc};
-use crate::event::Mode;
+use super::{Draft, Rule, View, acquired, links, phrase, proof, scc};
+use crate::event::{Evidence, Mode};
 use crate::model::{ActorIx, LockIx, Span};
 use crate::view::units;
 
@@ -91,7 +91,7 @@ fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
     if certainty == Certainty::Proven
         && let Some(span) = span
     {
-        draft.evidence(Source::TaskSamples, unchanged(cycle.len(), span));
+        draft.evidence(Source::TaskSamples, unchanged(cycle, span));
     }
     draft.lines(lines);
     advice(view, cycle, certainty, &mut draft);
@@ -102,6 +102,8 @@ fn finding(view: &View<'_>, cycle: &[Edge]) -> Option<Finding> {
 fn held(hold: Hold, lock: &str) -> String {
     match (hold, proof::hold_mode(hold)) {
         (Hold::Owner | Hold::Acquired | Hold::Handed, _) => format!("holds {lock}"),
+        (Hold::Candidate(Evidence::Acquisition, _), Mode::Shared) => format!("holds {lock} for reading"),
+        (Hold::Candidate(Evidence::Acquisition, _), Mode::Exclusive) => format!("holds {lock}"),
         (_, Mode::Shared) => format!("seems to hold {lock} for reading"),
         (_, Mode::Exclusive) => format!("seems to hold {lock}"),
     }
@@ -122,7 +124,9 @@ fn title(view: &View<'_>, cycle: &[Edge]) -> String {
                     _ => format!("waits for {lock}"),
                 };
                 let has = match (hold, shared) {
-                    (Hold::Owner | Hold::Acquired | Hold::Handed, _) => "that it holds itself",
+                    (Hold::Candidate(Evidence::Acquisition, _), true) => "which it holds for reading itself",
+                    (Hold::Owner | Hold::Acquired | Hold::Handed, _)
+                    | (Hold::Candidate(Evidence::Acquisition, _), false) => "that it holds itself",
                     (_, true) => "which it seems to hold for reading itself",
                     (_, false) => "which it seems to hold itself",
                 };
@@ -179,6 +183,9 @@ fn edge_evidence(view: &View<'_>, edge: &Edge, draft: &mut Draft<'_, '_>) {
                     Source::OwnerWord,
                     format!("owner word of {name} is {:#x}: {holder}, {times}", owner.value.word),
                 );
+                draft.lines(acquired::line(model, lock, edge.to).into_iter().collect());
+            } else if let Some(line) = acquired::line(model, lock, edge.to) {
+                draft.lines(vec![line]);
             } else if let Some(evidence) = proof::hold_evidence(model, lock_ix(edge), hold) {
                 let holder = phrase::actor(model, edge.to);
                 draft.evidence(
@@ -208,11 +215,20 @@ fn lock_ix(edge: &Edge) -> LockIx {
     }
 }
 
-fn unchanged(tasks: usize, span: Span) -> String {
-    let who = if tasks == 1 { "it has" } else { "none of them has" };
-    let not = if tasks == 1 { " not" } else { "" };
+fn unchanged(cycle: &[Edge], span: Span) -> String {
+    let who = if cycle.len() == 1 {
+        "it has not"
+    } else {
+        "none of them has"
+    };
+    let recorded = |edge: &Edge| !matches!(edge.via, Via::Lock(_, _, Hold::Candidate(..)));
+    let owners = if cycle.iter().all(recorded) {
+        "no owner word has changed"
+    } else {
+        "no owner has changed"
+    };
     format!(
-        "{who}{not} run, and no owner word has changed, over {} between two reads",
+        "{who} run, and {owners}, over {} between two reads",
         units::duration(span.length())
     )
 }

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashSet;
 
 use super::graph::Graph;
+use crate::event::Dependency;
 use crate::ids::{CgroupId, Nanos, Timestamp};
 use crate::model::{ActorIx, LockIx, Model};
 
@@ -17,6 +18,8 @@ pub struct Impact {
     pub earliest: Option<Timestamp>,
     /// The longest wait as it was last *seen* to last: what began and was never looked at again may be long over.
     pub lasted: Nanos,
+    /// The same of the waits that keep a CPU busy: on a spinning lock, or for another CPU's answer.
+    pub spun: Nanos,
     /// cgroups, sorted, without the unknown one.
     pub cgroups: Vec<CgroupId>,
     /// The longest waiting with the begin of their wait, longest first.
@@ -27,10 +30,19 @@ pub struct Impact {
 }
 
 impl Impact {
-    fn add(&mut self, now: Timestamp, who: ActorIx, since: Timestamp, seen: Timestamp, cgroup: CgroupId) {
+    fn add(&mut self, now: Timestamp, who: ActorIx, held_up: &HeldUp) {
+        let &HeldUp {
+            since,
+            seen,
+            cgroup,
+            spins,
+        } = held_up;
         self.count += 1;
         self.total += now.since(since);
         self.lasted = self.lasted.max(seen.since(since));
+        if spins {
+            self.spun = self.spun.max(seen.since(since));
+        }
         self.earliest = Some(self.earliest.map_or(since, |e| e.min(since)));
         if cgroup.0 != 0 {
             self.seen_cgroups.insert(cgroup);
@@ -50,6 +62,16 @@ impl Impact {
         }
         self.victims.sort_unstable();
     }
+}
+
+/// How somebody is held up.
+struct HeldUp {
+    since: Timestamp,
+    /// When that was last seen.
+    seen: Timestamp,
+    cgroup: CgroupId,
+    /// On its CPU, which can do nothing else.
+    spins: bool,
 }
 
 impl Graph {
@@ -79,9 +101,13 @@ impl Graph {
                 let Some(depends) = entry.dependency.as_deref() else {
                     continue;
                 };
-                let since = entry.depends_since().map_or(depends.seen.first, |(since, _)| since);
-                let cgroup = entry.sample.map_or(CgroupId(0), |s| s.cgroup);
-                search.reach(waiter, since, depends.seen.last, cgroup, depth + 1);
+                let held_up = HeldUp {
+                    since: entry.depends_since().map_or(depends.seen.first, |(since, _)| since),
+                    seen: depends.seen.last,
+                    cgroup: entry.sample.map_or(CgroupId(0), |s| s.cgroup),
+                    spins: matches!(depends.dependency, Dependency::Ipi { .. }),
+                };
+                search.reach(waiter, &held_up, depth + 1);
             }
         }
         search.impact.finish(model.settings().max_victims_listed.max(1));
@@ -117,17 +143,17 @@ impl Search<'_> {
                 .get(wait.waiter)
                 .and_then(|a| a.sample)
                 .map_or(CgroupId(0), |s| s.cgroup);
-            self.reach(
-                wait.waiter,
-                self.model.wait_since(wait).0,
-                wait.seen.last,
+            let held_up = HeldUp {
+                since: self.model.wait_since(wait).0,
+                seen: wait.seen.last,
                 cgroup,
-                depth + 1,
-            );
+                spins: entry.kind.spins(),
+            };
+            self.reach(wait.waiter, &held_up, depth + 1);
         }
     }
 
-    fn reach(&mut self, who: ActorIx, since: Timestamp, seen: Timestamp, cgroup: CgroupId, depth: u32) {
+    fn reach(&mut self, who: ActorIx, held_up: &HeldUp, depth: u32) {
         if self.graph.is_blocker(who) {
             if !self.reached.insert(who) {
                 return;
@@ -136,7 +162,7 @@ impl Search<'_> {
         } else if self.leaves.contains(&who) {
             return;
         }
-        self.impact.add(self.model.now(), who, since, seen, cgroup);
+        self.impact.add(self.model.now(), who, held_up);
         if depth > self.deepest {
             self.deepest = depth;
             self.impact.deepest = Some(who);

@@ -4,6 +4,7 @@
 //! tells what opened, changed and closed.
 
 mod about;
+mod acquired;
 mod context_deadlock;
 mod dead_lock_word;
 mod deadlock;

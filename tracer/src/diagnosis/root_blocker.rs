@@ -3,10 +3,10 @@
 use super::finding::{Certainty, Finding, Kind, Severity, Source};
 use super::graph::{Holder, Root};
 use super::impact::Impact;
-use super::{Draft, Rule, View, context_deadlock, dead_lock_word, links, phrase, proof};
-use crate::event::{Dependency, Mode, Queued, TaskState};
+use super::{Draft, Rule, View, acquired, context_deadlock, dead_lock_word, links, phrase, proof};
+use crate::event::{Dependency, Evidence, Mode, Queued, TaskState};
 use crate::ids::Nanos;
-use crate::model::{ActorIx, Depends, Held, LockIx, Model};
+use crate::model::{ActorIx, Candidate, Depends, Held, LockIx, Model};
 use crate::view::units;
 
 /// What was told of a thread's time counts for this long.
@@ -39,7 +39,8 @@ impl Rule for RootBlocker {
 
 fn severity(view: &View<'_>, impact: &Impact) -> Severity {
     let settings = view.model.settings();
-    if impact.lasted >= settings.warn_wait || impact.count >= settings.warn_victims {
+    let long = impact.lasted >= settings.warn_wait || impact.spun >= settings.warn_spin;
+    if long || impact.count >= settings.warn_victims {
         Severity::Warning
     } else {
         Severity::Info
@@ -82,7 +83,7 @@ fn actor_root(view: &View<'_>, root: ActorIx, impact: &Impact) -> Option<Finding
     let mut certainty = Certainty::Proven;
     for &lock in locks {
         if let Some(holder) = view.graph.primary(lock) {
-            certainty = certainty.min(proof::holding(model, lock, holder.hold));
+            certainty = certainty.min(proof::holding(model, lock, holder));
         }
     }
     let once = |&ix: &ActorIx| depends(model, ix).is_none_or(|depends| depends.reads < 2);
@@ -217,7 +218,7 @@ fn keeps_stopped(model: &Model, first: ActorIx, count: usize, held: Option<Strin
 /// `holds <lock>`, as far as it is known.
 fn holds(view: &View<'_>, lock: LockIx) -> String {
     let holder = view.graph.primary(lock);
-    let known = holder.map(|h| (proof::holding(view.model, lock, h.hold), proof::hold_mode(h.hold)));
+    let known = holder.map(|h| (proof::holding(view.model, lock, h), proof::hold_mode(h.hold)));
     let lock = phrase::lock_ref(view.model, lock);
     match known {
         Some((Certainty::Possible, Mode::Shared)) => format!("may hold {lock} for reading"),
@@ -311,16 +312,21 @@ fn holder_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
             Source::OwnerWord,
             format!("owner word of {name} is {:#x}: {who}, {times}", read.value.word),
         );
+        draft.lines(acquired::line(model, entry, owner).into_iter().collect());
         return;
     }
     for &Holder { actor, hold } in holders.iter().take(3) {
         let who = phrase::actor(model, actor);
         if entry.kind.spins() {
             // Of a CPU every sign is told, the best one first.
-            for sign in entry.candidates.iter().filter(|c| c.holder == actor) {
+            draft.lines(acquired::line(model, entry, actor).into_iter().collect());
+            let inferred = |c: &&Candidate| c.holder == actor && c.evidence != Evidence::Acquisition;
+            for sign in entry.candidates.iter().filter(inferred) {
                 let text = format!("{who} may hold {name}: {}", phrase::spin_holder(sign.evidence));
                 draft.evidence(Source::Kernel(sign.evidence), text);
             }
+        } else if let Some(line) = acquired::line(model, entry, actor) {
+            draft.lines(vec![line]);
         } else if let Some(evidence) = proof::hold_evidence(model, lock, hold) {
             draft.evidence(
                 Source::Kernel(evidence),
@@ -337,10 +343,20 @@ fn holder_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
             format!("{name} counts {count} reader{}", if count == 1 { "" } else { "s" }),
         );
     }
-    draft.evidence(
-        Source::Missing,
-        format!("{name} does not record who holds it: the holder is inferred"),
-    );
+    match holders
+        .first()
+        .and_then(|first| acquired::by(model, entry.addr, first.actor))
+    {
+        Some(held) => {
+            if let Some(lost) = acquired::unsure(model, entry, held, model.now()) {
+                draft.evidence(Source::Loss(lost.0), acquired::doubt(lost));
+            }
+        }
+        None => draft.evidence(
+            Source::Missing,
+            format!("{name} does not record who holds it: the holder is inferred"),
+        ),
+    }
 }
 
 fn queue_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {

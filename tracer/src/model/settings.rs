@@ -15,6 +15,9 @@ pub struct Settings {
     pub long_wait: Nanos,
     /// A wait at least this long makes its root a finding of severity warning.
     pub warn_wait: Nanos,
+    /// A wait at least this long that keeps a CPU busy makes its root a finding of severity warning: that CPU does nothing else, and
+    /// no code of the kernel holds a spinning lock for a hundredth of it.
+    pub warn_spin: Nanos,
     /// This many victims make a long wait a warning before [`Settings::warn_wait`].
     pub warn_victims: usize,
     /// Readers behind a queued writer from which on they are called a pile-up.
@@ -53,6 +56,7 @@ impl Default for Settings {
             likely_interval: Nanos::from_millis(10),
             long_wait: Nanos::from_secs(1),
             warn_wait: Nanos::from_secs(5),
+            warn_spin: Nanos::from_secs(1),
             warn_victims: 20,
             pile_up_readers: 2,
             hot_rate: 1_000,

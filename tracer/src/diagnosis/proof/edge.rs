@@ -1,7 +1,7 @@
 //! What is known about one edge of the wait-for graph, and over which spans of time.
 
 use super::super::graph::{Edge, Hold, Via};
-use super::super::phrase;
+use super::super::{acquired, phrase};
 use crate::event::{Evidence, LockKind, Phase, TaskState};
 use crate::model::{ActorEntry, Depends, Held, LockEntry, LockIx, Model, Span, Wait, WaitIx, is_asleep, is_begin};
 
@@ -74,7 +74,40 @@ fn check_lock(model: &Model, edge: &Edge, ix: WaitIx, lock: LockIx, hold: Hold) 
     )
     .and_then(|span| wait_span(actor, wait.since.is_some(), span));
     match hold {
-        Hold::Owner => check_owner(model, wait, lock, actor, lasting, self_wait, who),
+        Hold::Owner => match lock.read_owner() {
+            Some(owner) => {
+                let once = || {
+                    format!(
+                        "the owner of {} was read only once",
+                        phrase::lock(model, lock.addr, lock.kind)
+                    )
+                };
+                let reads = Reads {
+                    span: owner.span,
+                    recent: owner.recent(),
+                    missing: (owner.reads < 2).then(once),
+                };
+                check_reads(model, wait, lock, actor, lasting, self_wait, who, reads)
+            }
+            None => Checked::default(),
+        },
+        Hold::Candidate(Evidence::Acquisition, _) if !lock.kind.spins() => {
+            let Some(held) = acquired::by(model, lock.addr, edge.to) else {
+                return Checked::default();
+            };
+            // Its own releases cannot have come later than its wait began.
+            let until = if self_wait { wait.seen.first } else { wait.seen.last };
+            let span = Span {
+                first: held.since,
+                last: wait.seen.last.max(held.since),
+            };
+            let reads = Reads {
+                span,
+                recent: span,
+                missing: acquired::unsure(model, lock, held, until).map(acquired::doubt),
+            };
+            check_reads(model, wait, lock, actor, lasting, self_wait, who, reads)
+        }
         Hold::Candidate(evidence, _) => {
             let known = lock
                 .candidates
@@ -136,7 +169,17 @@ fn only_reader(model: &Model, wait: &Wait, lock: &LockEntry, self_wait: bool) ->
     self_wait && one && searched && lock.candidates.iter().all(|c| c.evidence == Evidence::OwnerHint)
 }
 
-fn check_owner(
+/// How long it is known who holds a lock.
+struct Reads {
+    span: Span,
+    /// Of the most recent two reads.
+    recent: Span,
+    /// What keeps this from being sure.
+    missing: Option<String>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that is known about one edge")]
+fn check_reads(
     model: &Model,
     wait: &Wait,
     lock: &LockEntry,
@@ -144,19 +187,14 @@ fn check_owner(
     lasting: Option<Span>,
     self_wait: bool,
     who: impl Fn() -> String,
+    held: Reads,
 ) -> Checked {
-    let Some(owner) = lock.read_owner() else {
-        return Checked::default();
-    };
-    let seen = and(lasting, Some(owner.span));
+    let seen = and(lasting, Some(held.span));
     let asleep = actor
         .asleep
         .filter(|_| actor.sample.is_some_and(|s| is_asleep(s.state)));
-    let missing = if owner.reads < 2 {
-        Some(format!(
-            "the owner of {} was read only once",
-            phrase::lock(model, lock.addr, lock.kind)
-        ))
+    let missing = if held.missing.is_some() {
+        held.missing
     } else if wait.validated_by.is_none() {
         Some(format!(
             "{} was not looked for on the wait list of {}",
@@ -182,8 +220,8 @@ fn check_owner(
         return checked;
     }
     let Some(found) = wait.checked else { return checked };
-    let reads = found.span.intersect(owner.span);
-    let recent = found.recent().intersect(owner.recent());
+    let reads = found.span.intersect(held.span);
+    let recent = found.recent().intersect(held.recent);
     match asleep.filter(|a| a.reads >= 2) {
         Some(asleep) => {
             checked.proof = and(reads, Some(asleep.span));

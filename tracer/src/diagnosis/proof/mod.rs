@@ -19,8 +19,8 @@ use edge::{Checked, and, check};
 use std::collections::BTreeSet;
 
 use super::finding::{Certainty, EvidenceLine, Source};
-use super::graph::{Edge, Hold, Via};
-use super::phrase;
+use super::graph::{Edge, Hold, Holder, Via};
+use super::{acquired, phrase};
 use crate::event::{Evidence, LockKind, LossCause, Mode};
 use crate::ids::{Nanos, Timestamp};
 use crate::model::{ActorIx, LockEntry, LockIx, Model, Span, is_begin};
@@ -192,11 +192,15 @@ fn begins_on_itself(model: &Model, edge: &Edge) -> bool {
 
 /// How certain it is that the first holder of a lock holds it up, for findings that claim no deadlock.
 #[must_use]
-pub fn holding(model: &Model, lock: LockIx, hold: Hold) -> Certainty {
+pub fn holding(model: &Model, lock: LockIx, holder: Holder) -> Certainty {
     let Some(entry) = model.locks().get(lock) else {
         return Certainty::Possible;
     };
-    match hold {
+    let found = || {
+        let mut waits = entry.waiters.iter().filter_map(|&w| model.waits().get(w));
+        waits.any(|w| w.validated_by.is_some())
+    };
+    match holder.hold {
         Hold::Owner => {
             let twice = entry
                 .read_owner()
@@ -205,12 +209,16 @@ pub fn holding(model: &Model, lock: LockIx, hold: Hold) -> Certainty {
                 model.losses().touching(o.span, TOUCHES_REREADS).is_some()
                     && model.losses().touching(o.recent(), TOUCHES_REREADS).is_some()
             });
-            let found = entry
-                .waiters
-                .iter()
-                .filter_map(|&w| model.waits().get(w))
-                .any(|w| w.validated_by.is_some());
-            if twice.is_some() && !touched && found {
+            if twice.is_some() && !touched && found() {
+                Certainty::Proven
+            } else {
+                Certainty::Likely
+            }
+        }
+        Hold::Candidate(Evidence::Acquisition, _) => {
+            let held = acquired::by(model, entry.addr, holder.actor);
+            let sure = held.is_some_and(|held| acquired::unsure(model, entry, held, model.now()).is_none());
+            if sure && (entry.kind.spins() || found()) {
                 Certainty::Proven
             } else {
                 Certainty::Likely

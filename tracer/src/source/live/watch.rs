@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -25,8 +25,12 @@ const KINDS: [(&str, LockKind); 4] = [
     ("mutex", LockKind::Mutex),
     ("rwsem", LockKind::Rwsem),
 ];
-/// For this long it is measured what the programs cost locks that are not watched.
+/// So many runs say what the programs cost locks that are not watched.
+const ENOUGH_RUNS: u64 = 1_000;
+/// For no longer than this it is measured.
 const MEASURED: Duration = Duration::from_millis(300);
+/// So often it is looked whether that is enough.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A lock that is to be watched, as it was named: `[KIND:]SYMBOL[+OFFSET]` or `[KIND:]0xADDRESS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +160,13 @@ pub struct Cost {
 
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.runs == 0 {
+            let waited = MEASURED.as_millis();
+            return write!(
+                f,
+                "an unknown time: no other lock of these kinds was used within {waited} ms"
+            );
+        }
         write!(
             f,
             "{} ns per acquisition or release of any other lock of these kinds ({} measured; the trampoline around a program is not \
@@ -178,11 +189,15 @@ pub fn measure(ebpf: &Ebpf, programs: &[&str]) -> Result<Cost> {
             (runs + cost.runs, time + cost.run_time.0)
         })
     };
-    let before = sum();
-    std::thread::sleep(MEASURED);
-    let after = sum();
-    let runs = after.0.saturating_sub(before.0);
-    let time = after.1.saturating_sub(before.1);
+    let (began, before) = (Instant::now(), sum());
+    let (runs, time) = loop {
+        std::thread::sleep(LOOK);
+        let after = sum();
+        let runs = after.0.saturating_sub(before.0);
+        if runs >= ENOUGH_RUNS || began.elapsed() >= MEASURED {
+            break (runs, after.1.saturating_sub(before.1));
+        }
+    };
     Ok(Cost {
         runs,
         each: Nanos(time.checked_div(runs).unwrap_or(0)),
@@ -332,9 +347,23 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_that_was_not_measured_is_not_zero() {
+        let told = |runs, each| {
+            Cost {
+                runs,
+                each: Nanos(each),
+            }
+            .to_string()
+        };
+        assert!(told(7, 259).starts_with("259 ns per acquisition or release"));
+        assert!(told(0, 0).starts_with("an unknown time"));
+    }
+
+    #[test]
     fn what_cannot_be_watched_is_refused_by_name() {
         for (text, says) in [
             ("futex:x", "no kind of lock"),
+            ("semaphore:x", "(spinlock, rwlock, mutex, rwsem)"),
             ("0xzz", "no hexadecimal number"),
             ("a+x", "no hexadecimal number"),
             ("mutex:", "names no lock"),

@@ -2,6 +2,7 @@
 //! deadlocks that are proven because the acquisition was seen.
 
 mod history;
+mod holders;
 
 use self::history::{History, history};
 use super::spin::{TIMER, judge_watched};
@@ -84,6 +85,14 @@ pub const TESTS: &[VmTest] = &[
         expects: &[],
         steps: |steps| RWSEM.steps(steps),
         check: |run| RWSEM.judge(run),
+    },
+    VmTest {
+        name: "holders",
+        kernels: WITHOUT_RT,
+        group: "watch",
+        expects: &[],
+        steps: holders::steps,
+        check: holders::judge,
     },
     // The last one: its CPU stays stuck.
     VmTest {
