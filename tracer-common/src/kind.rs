@@ -40,8 +40,10 @@ pub mod lock_kind {
     pub const SPINLOCK: u8 = 7;
     /// `rwlock_t`.
     pub const RWLOCK: u8 = 8;
-    /// rtmutex-based `spinlock_t`, `rwlock_t` or rwsem of PREEMPT_RT.
+    /// `spinlock_t` of PREEMPT_RT, by its rt_mutex; also that inside of a `rwlock_t`.
     pub const RT_SPINLOCK: u8 = 9;
+    /// `rwlock_t` or rwsem of PREEMPT_RT, by its `struct rwbase_rt`.
+    pub const RT_RWBASE: u8 = 10;
 }
 
 /// What is initialised, where that is no lock: [`crate::record::ReinitRecord::object`].

@@ -92,6 +92,17 @@ fn spins(flags: u32) -> bool {
     flags & (lcb::SPIN | lcb::MUTEX) == lcb::SPIN
 }
 
+/// Whether the current thread is about to sleep for a spinlock of PREEMPT_RT, and not for a mutex.
+///
+/// KERNEL: TASK_RTLOCK_WAIT (include/linux/sched.h), set before the tracepoint by `rtlock_slowlock_locked` (kernel/locking/rtmutex.c),
+/// 5.15 to 6.18.
+#[inline(always)]
+fn waits_for_spinlock() -> bool {
+    const TASK_RTLOCK_WAIT: u32 = 0x1000;
+    let state = mem::field::<u32>(wait::current_task(), layout::off!(task_state));
+    state.is_some_and(|state| state & TASK_RTLOCK_WAIT != 0)
+}
+
 /// Kind of the lock behind tracepoint flags (KERNEL: include/trace/events/lock.h and its callers, 5.19 to 6.18).
 #[inline(always)]
 fn kind_of(flags: u32) -> u8 {
@@ -101,6 +112,8 @@ fn kind_of(flags: u32) -> u8 {
         lock_kind::PERCPU_RWSEM
     } else if flags & lcb::RT != 0 {
         if flags & (lcb::READ | lcb::WRITE) != 0 {
+            lock_kind::RT_RWBASE
+        } else if waits_for_spinlock() {
             lock_kind::RT_SPINLOCK
         } else {
             lock_kind::RT_MUTEX

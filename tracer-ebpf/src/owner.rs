@@ -19,7 +19,7 @@ pub fn word(kind: u8, lock: u64) -> u64 {
     let offset = match kind {
         lock_kind::MUTEX | lock_kind::WW_MUTEX => off!(mutex_owner),
         lock_kind::RWSEM => off!(rwsem_owner),
-        lock_kind::RT_MUTEX => off!(rt_mutex_owner),
+        lock_kind::RT_MUTEX | lock_kind::RT_SPINLOCK => off!(rt_mutex_owner),
         lock_kind::PERCPU_RWSEM => off!(percpu_writer),
         _ => ABSENT,
     };
@@ -31,7 +31,7 @@ pub fn word(kind: u8, lock: u64) -> u64 {
 pub fn task(kind: u8, word: u64) -> u64 {
     match kind {
         lock_kind::MUTEX | lock_kind::WW_MUTEX | lock_kind::RWSEM => word & !7,
-        lock_kind::RT_MUTEX => word & !1,
+        lock_kind::RT_MUTEX | lock_kind::RT_SPINLOCK => word & !1,
         lock_kind::PERCPU_RWSEM => word,
         _ => 0,
     }
@@ -58,7 +58,7 @@ pub fn queue_position(kind: u8, lock: u64, waiter: u64, limit: u32) -> u32 {
         }
         lock_kind::RWSEM => (off!(rwsem_wait_list), off!(rwsem_waiter_list), off!(rwsem_waiter_task)),
         lock_kind::SEMAPHORE => (off!(sem_wait_list), off!(sem_waiter_list), off!(sem_waiter_task)),
-        lock_kind::RT_MUTEX => return rt_queued(lock, waiter),
+        lock_kind::RT_MUTEX | lock_kind::RT_SPINLOCK => return rt_queued(lock, waiter),
         _ => return queue::UNKNOWN,
     };
     if head == ABSENT || node == ABSENT || task == ABSENT {

@@ -47,6 +47,8 @@ pub fn meaning(kind: LockKind, word: u64, count: u64, is_waiter: bool, named: im
                 named()
             }
         }
+        // A rwlock_t of PREEMPT_RT has no such word.
+        LockKind::RtSpinlock if !nobody => named(),
         // percpu_rw_semaphore.writer names a writer that drains readers; for that writer itself the readers are unknown.
         LockKind::PercpuRwsem if word != 0 && !is_waiter => named(),
         _ => Owner::NotRecorded,

@@ -3,7 +3,7 @@
 //! KERNEL: kernel/locking/qspinlock.c and include/asm-generic/{qspinlock,qrwlock}_types.h, 5.10 to 6.18, for kernels built for
 //! fewer than 16,384 CPUs (NR_CPUS decides how many bits the pending flag has).
 
-use crate::event::Owner;
+use crate::event::{Mode, Owner};
 use crate::ids::CpuId;
 
 const LOCKED: u32 = 0xff;
@@ -83,26 +83,64 @@ pub fn tail_index(word: u32) -> u32 {
     word >> TAIL_INDEX_SHIFT & 3
 }
 
-/// Who holds a rwlock, by its counter.
+/// Meaning of the counter of a `struct qrwlock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RwWord {
+    /// Whether it says that somebody holds the lock.
+    pub state: WordState,
+    /// A writer has it.
+    pub writer: bool,
+    /// Readers that have it; while a writer has it, those that wait first for it to leave.
+    pub readers: u32,
+    /// A writer is the first one that waits.
+    pub writer_waits: bool,
+}
+
+/// Decodes the counter of a rwlock.
+///
+/// KERNEL: kernel/locking/qrwlock.c, 5.10 to 6.18: who waits stands in the queue of an inner spinlock; the first one holds that, and is
+/// seen in the counter: a writer by its flag, a reader because it counts as if it had the lock. A reader in an interrupt
+/// counts, too, and stands in no queue.
 #[must_use]
-pub fn rwlock(counts: u32) -> Owner {
-    if counts & WRITER == WRITER {
-        return Owner::NotRecorded;
-    }
-    match counts >> READER_SHIFT {
-        0 if counts & WRITER & !WRITER_WAITS == 0 => Owner::Nobody,
-        0 => Owner::NotRecorded,
-        readers => Owner::Readers {
-            hint: None,
-            count: Some(readers),
-        },
+pub fn rwlock_word(counts: u32) -> RwWord {
+    let (writer, readers) = (counts & WRITER, counts >> READER_SHIFT);
+    let state = match (writer, readers) {
+        (0, 0) => WordState::Free,
+        (0 | WRITER, _) => WordState::Held,
+        _ => WordState::Impossible,
+    };
+    RwWord {
+        state,
+        writer: writer == WRITER,
+        readers,
+        writer_waits: counts & WRITER_WAITS != 0,
     }
 }
 
-/// Whether a writer waits for a rwlock, by its counter. Readers that wait leave no trace there.
+impl RwWord {
+    /// Whether a CPU that waits in this way could be the first one in the queue, by this word.
+    #[must_use]
+    pub fn shows(self, mode: Mode) -> bool {
+        self.state != WordState::Impossible
+            && match mode {
+                Mode::Exclusive => self.writer_waits,
+                Mode::Shared => self.writer && self.readers > 0,
+            }
+    }
+}
+
+/// Who holds a rwlock, by its counter.
 #[must_use]
-pub fn rwlock_writer_waits(counts: u32) -> bool {
-    counts & WRITER_WAITS != 0
+pub fn rwlock(counts: u32) -> Owner {
+    let word = rwlock_word(counts);
+    match word.state {
+        WordState::Free | WordState::Impossible => Owner::Nobody,
+        WordState::Held if word.writer => Owner::NotRecorded,
+        WordState::Held => Owner::Readers {
+            hint: None,
+            count: Some(word.readers),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +192,15 @@ mod tests {
         ] {
             assert_eq!(rwlock(counts), owner, "{counts:#x}");
         }
-        assert!(rwlock_writer_waits(0x1ff) && !rwlock_writer_waits(0x2ff));
+        // What a waiting reader counts is no reader that has it.
+        let word = rwlock_word(0x3ff);
+        assert_eq!((word.writer, word.readers, word.writer_waits), (true, 1, true));
+        let waits = |counts| [Mode::Exclusive, Mode::Shared].map(|mode| rwlock_word(counts).shows(mode));
+        assert_eq!(waits(0x1ff), [true, false]);
+        assert_eq!(waits(0x2ff), [false, true]);
+        assert_eq!(waits(0x300), [true, false], "readers have it");
+        assert_eq!(waits(0x0ff), [false, false], "nobody waits");
+        assert_eq!(rwlock_word(0x117).state, WordState::Impossible);
+        assert_eq!(waits(0x117), [false, false]);
     }
 }

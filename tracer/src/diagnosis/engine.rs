@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::finding::{Finding, FindingId, LockRef};
+use super::finding::{Finding, FindingId, Link, LockRef};
 use super::graph::Graph;
 use super::{Certainty, Kind, RULES, View};
-use crate::event::TaskState;
+use crate::event::{Evidence, TaskState};
 use crate::ids::{Nanos, Timestamp};
 use crate::model::{LockKey, Model};
 
@@ -198,10 +198,16 @@ fn matters(old: &Finding, new: &Finding) -> bool {
     let many = |n: usize| n.checked_ilog2();
     let unknown = |f: &Finding| f.tasks.iter().filter(|t| t.state == TaskState::Unknown).count();
     let nowhere = |f: &Finding| f.tasks.iter().filter(|t| t.site.is_none()).count();
+    // That nobody else can hold it, or that it was seen to take it: more than a trace of the lock.
+    let settled = |f: &Finding| {
+        let by = |l: &&Link| matches!(l.holder_evidence, Some(Evidence::CpuSample | Evidence::Acquisition));
+        f.chain.iter().filter(by).count()
+    };
     old.severity != new.severity
         || old.certainty != new.certainty
         || names(old) != names(new)
         || unknown(new) < unknown(old)
+        || settled(new) > settled(old)
         || (old.kind != Kind::RootBlocker && (who(old) != who(new) || nowhere(new) < nowhere(old)))
         || many(old.victims.count) != many(new.victims.count)
 }

@@ -8,6 +8,8 @@ use super::graph::{Blocked, Graph};
 use crate::event::{Actor, Context, Dependency, Evidence, LockKind, LossCause, Queued, TaskState};
 use crate::ids::{CgroupId, KernelAddr, LockAddr, StackId, Tgid, Tid, Timestamp};
 use crate::model::{ActorIx, Depends, LockEntry, LockIx, Model};
+use crate::spin_word::{self, WordState};
+use crate::view::units;
 
 /// Name of an actor.
 #[must_use]
@@ -206,6 +208,28 @@ pub fn spin_holder(sign: Evidence) -> &'static str {
         }
         other => evidence(other),
     }
+}
+
+/// What the word of a rwlock says of who has it and who waits first.
+#[must_use]
+pub fn rwlock_word(lock: &LockEntry) -> Option<String> {
+    let read = lock.read_owner().filter(|_| lock.kind == LockKind::Rwlock)?;
+    let raw = u32::try_from(read.value.word).ok()?;
+    let word = spin_word::rwlock_word(raw);
+    let readers = || units::count(word.readers as usize, "reader");
+    let mut says = match (word.state, word.writer) {
+        (WordState::Impossible, _) => "no lock or unlock leaves such a word".to_owned(),
+        (WordState::Free, _) => "held by nobody".to_owned(),
+        (WordState::Held, true) => "held by a writer".to_owned(),
+        (WordState::Held, false) => format!("held by {}", readers()),
+    };
+    if word.writer && word.readers > 0 {
+        says += &format!(", {} first in line", readers());
+    }
+    if word.writer_waits {
+        says += ", a writer first in line";
+    }
+    Some(format!("its word is {raw:#x}: {says}"))
 }
 
 /// The order in which CPUs wait for a spinlock, where it is known of several.

@@ -337,7 +337,9 @@ fn holder_evidence(view: &View<'_>, lock: LockIx, draft: &mut Draft<'_, '_>) {
     if holders.len() > 3 {
         draft.evidence(Source::Missing, format!("{} more may hold {name}", holders.len() - 3));
     }
-    if let Held::Readers { count: Some(count), .. } = entry.held() {
+    if let Some(word) = phrase::rwlock_word(entry) {
+        draft.evidence(Source::OwnerWord, word);
+    } else if let Held::Readers { count: Some(count), .. } = entry.held() {
         draft.evidence(
             Source::OwnerWord,
             format!("{name} counts {count} reader{}", if count == 1 { "" } else { "s" }),

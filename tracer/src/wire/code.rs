@@ -16,7 +16,7 @@ pub(super) fn lock_kind_of(record: u16, code: u8) -> Result<LockKind, WireError>
         lock_kind::SEMAPHORE => LockKind::Semaphore,
         lock_kind::SPINLOCK => LockKind::Spinlock,
         lock_kind::RWLOCK => LockKind::Rwlock,
-        lock_kind::RT_SPINLOCK => LockKind::RtSpinlock,
+        lock_kind::RT_SPINLOCK | lock_kind::RT_RWBASE => LockKind::RtSpinlock,
         other => return Err(bad(record, "lock kind", other)),
     })
 }

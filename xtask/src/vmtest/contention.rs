@@ -110,22 +110,59 @@ const SPINNING: &[Contention] = &[
     },
 ];
 
+/// PREEMPT_RT: all of these are rt_mutexes, and sleep; which of them are spinlocks is told.
+const RT: &[Contention] = &[
+    Contention {
+        scenario: "contend-spinlock",
+        lock: "heap.contend.spinlock",
+        kind: "rt-spinlock",
+        waiters: &[
+            waits("pending", "exclusive", "holder"),
+            waits("waiter", "exclusive", "holder"),
+        ],
+    },
+    // A writer behind a writer waits for the rt_mutex inside of it, at another address.
+    Contention {
+        scenario: "contend-rwlock",
+        lock: "lockfault_contend_rwl",
+        kind: "rt-spinlock",
+        waiters: &[
+            anonymous("reader-waiter", "shared"),
+            anonymous("drain-waiter", "exclusive"),
+        ],
+    },
+    Contention {
+        scenario: "contend-mutex",
+        lock: "lockfault_contend_mutex_lock",
+        kind: "rt-mutex",
+        waiters: &[waits("waiter", "exclusive", "holder")],
+    },
+];
+
 pub const TESTS: &[VmTest] = &[
+    VmTest {
+        name: "tuples",
+        kernels: &["6.12-rt"],
+        group: "base",
+        expects: &[],
+        steps: |steps| capture(steps, "tracepoint", RT.iter()),
+        check: |run| judge(run, RT.iter()),
+    },
     VmTest {
         name: "tuples-tracepoint",
         kernels: WITHOUT_RT,
         group: "contention",
         expects: &[],
-        steps: |steps| capture(steps, "tracepoint"),
-        check: judge,
+        steps: |steps| capture(steps, "tracepoint", both()),
+        check: |run| judge(run, both()),
     },
     VmTest {
         name: "tuples-kprobe",
         kernels: WITHOUT_RT,
         group: "contention",
         expects: &[],
-        steps: |steps| capture(steps, "kprobe"),
-        check: judge,
+        steps: |steps| capture(steps, "kprobe", both()),
+        check: |run| judge(run, both()),
     },
     LOSSES,
     RELEASES,
@@ -324,8 +361,12 @@ fn losses(run: &GuestRun) -> Result<()> {
     Ok(())
 }
 
-fn capture(steps: &mut Steps, probes: &str) {
-    for contention in SLEEPING.iter().chain(SPINNING) {
+fn both() -> impl Iterator<Item = &'static Contention> {
+    SLEEPING.iter().chain(SPINNING)
+}
+
+fn capture(steps: &mut Steps, probes: &str, all: impl Iterator<Item = &'static Contention>) {
+    for contention in all {
         let scenario = contention.scenario;
         let arguments = [
             "live",
@@ -346,8 +387,8 @@ fn capture(steps: &mut Steps, probes: &str) {
     }
 }
 
-fn judge(run: &GuestRun) -> Result<()> {
-    for contention in SLEEPING.iter().chain(SPINNING) {
+fn judge(run: &GuestRun, all: impl Iterator<Item = &'static Contention>) -> Result<()> {
+    for contention in all {
         compare(run, contention).with_context(|| contention.scenario)?;
     }
     Ok(())
@@ -359,7 +400,7 @@ fn compare(run: &GuestRun, contention: &Contention) -> Result<()> {
     output.exited_with(0)?;
     let lock = format!("{:#018x}", truth.lock(contention.lock)?);
     let mut tuples = tuples(&output.stdout(), &lock)?;
-    if SLEEPING.iter().any(|sleeping| sleeping.scenario == contention.scenario) {
+    if !["spinlock", "rwlock"].contains(&contention.kind) {
         // The spinlock inside a semaphore or rt_mutex is its first member: contended as well, at the same address.
         let inner: BTreeSet<String> = tuples
             .iter()

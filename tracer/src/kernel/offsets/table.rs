@@ -387,6 +387,8 @@ offsets! {
         word: offset("qspinlock.val") => SpinlockWord,
         /// Lock word of a rwlock.
         rwlock_word: offset("qrwlock.cnts") => RwlockWord [unless "mutex.rtmutex"],
+        /// The spinlock inside of a rwlock on which its waiters queue.
+        rwlock_queue: offset("qrwlock.wait_lock") => RwlockWord [unless "mutex.rtmutex"],
         /// PREEMPT_RT: owner of a sleeping spinlock.
         rt_owner: offset("spinlock.lock.owner") => RtSpinlock [if "mutex.rtmutex"],
     }

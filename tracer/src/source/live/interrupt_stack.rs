@@ -155,7 +155,7 @@ fn lock_at(memory: &mut dyn Memory, stack: &[u64], place: &Place, code: &Code, c
         .map(|&ret| code.operands(ret))
         .unwrap_or_default();
     for lock in operands {
-        if contended(memory, &[lock], place.kind, cpus)?.contains(&lock) {
+        if contended(memory, &[lock], place, cpus)?.contains(&lock) {
             return Ok(Some(LockAddr(lock)));
         }
     }
@@ -166,7 +166,7 @@ fn lock_at(memory: &mut dyn Memory, stack: &[u64], place: &Place, code: &Code, c
         .flat_map(|&word| (0..REACH).step_by(4).map(move |offset| word.wrapping_add(offset)))
         .collect();
     let places: Vec<u64> = places.into_iter().collect();
-    let mut fitting = contended(memory, &places, place.kind, cpus)?.into_iter();
+    let mut fitting = contended(memory, &places, place, cpus)?.into_iter();
     Ok(match (fitting.next(), fitting.next()) {
         (Some(only), None) => Some(LockAddr(only)),
         _ => None,
@@ -174,13 +174,12 @@ fn lock_at(memory: &mut dyn Memory, stack: &[u64], place: &Place, code: &Code, c
 }
 
 /// Those of the addresses at which a lock with a waiter stands.
-fn contended(memory: &mut dyn Memory, addrs: &[u64], kind: LockKind, cpus: u32) -> Result<BTreeSet<u64>> {
+fn contended(memory: &mut dyn Memory, addrs: &[u64], place: &Place, cpus: u32) -> Result<BTreeSet<u64>> {
     let words = memory.read(addrs)?;
     let is_contended = |word: u64| {
         let word = u32::try_from(word & 0xffff_ffff).unwrap_or_default();
-        match kind {
-            // A writer that waits is the only waiter that the word of a rwlock shows.
-            LockKind::Rwlock => spin_word::rwlock_writer_waits(word),
+        match place.kind {
+            LockKind::Rwlock => spin_word::rwlock_word(word).shows(place.mode),
             _ => {
                 let word = spin_word::spinlock(word, cpus);
                 word.has_waiter() && word.state == WordState::Held

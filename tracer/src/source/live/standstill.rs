@@ -32,6 +32,17 @@ pub struct Spin {
     pub mode: Mode,
     pub word: u32,
     pub owner: Owner,
+    /// It stands in the queue inside of a rwlock, behind the first waiter.
+    pub behind: bool,
+}
+
+/// What is known of the words of spinning locks here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locks {
+    /// Possible CPUs.
+    pub cpus: u32,
+    /// Offset of the inner spinlock of a rwlock.
+    pub rwlock_queue: Option<u32>,
 }
 
 /// The preempt count of what was interrupted by the sampling.
@@ -139,9 +150,15 @@ fn names<'a>(frames: &[KernelAddr], symbols: Option<&'a Symbols>) -> Vec<Option<
 /// "held" goes before one that does not; the latter must also name this CPU, as the last in its queue or, where there is none, by the
 /// pending flag, which names nobody: any number in memory may look like a word that is wrong.
 #[must_use]
-pub fn spin(cpu: CpuId, sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, cpus: u32) -> Option<Spin> {
+pub fn spin(cpu: CpuId, sample: &CpuSample, frames: &[KernelAddr], symbols: &Symbols, locks: Locks) -> Option<Spin> {
     let names = names(frames, Some(symbols));
-    let (kind, mode) = names.iter().take(SPIN_FRAMES).find_map(|name| slowpath((*name)?))?;
+    let slow = |name: &Option<&str>| slowpath((*name)?);
+    let at = names.iter().take(SPIN_FRAMES).position(|name| slow(name).is_some())?;
+    let (kind, mode) = names.get(at).and_then(slow)?;
+    let outer = names
+        .get(at + 1)
+        .and_then(slow)
+        .filter(|&(kind, _)| kind == LockKind::Rwlock);
     let order = std::iter::once(REGS.argument).chain((0..REGS.general).filter(|&r| r != REGS.argument));
     let fits = |register: usize| {
         let lock = *sample.registers.get(register)?;
@@ -149,11 +166,14 @@ pub fn spin(cpu: CpuId, sample: &CpuSample, frames: &[KernelAddr], symbols: &Sym
         let word = *sample.pointees.get(register)? as u32;
         let owner = match kind {
             LockKind::Rwlock => {
-                (word != 0).then_some(())?;
+                let next = (*sample.pointees.get(register)? >> 32) as u32;
+                let queue = (locks.rwlock_queue == Some(4)).then(|| spin_word::spinlock(next, locks.cpus).state);
+                let is_there = spin_word::rwlock_word(word).shows(mode) && queue != Some(WordState::Impossible);
+                is_there.then_some(())?;
                 spin_word::rwlock(word)
             }
             _ => {
-                let word = spin_word::spinlock(word, cpus);
+                let word = spin_word::spinlock(word, locks.cpus);
                 let is_there =
                     word.has_waiter() && (word.state == WordState::Held || word.tail.is_none_or(|t| t == cpu));
                 is_there.then_some(())?;
@@ -171,11 +191,24 @@ pub fn spin(cpu: CpuId, sample: &CpuSample, frames: &[KernelAddr], symbols: &Sym
             mode,
             word,
             owner,
+            behind: false,
         })
     };
     let found: Vec<Spin> = order.into_iter().filter_map(fits).collect();
     let held = found.iter().find(|spin| spin.owner != Owner::Nobody);
-    held.or(found.first()).cloned()
+    let spin = held.or(found.first()).cloned()?;
+    Some(match (outer, locks.rwlock_queue) {
+        // Who waits for the inner spinlock waits for the rwlock, whose own word no register points to.
+        (Some((kind, mode)), Some(queue)) => Spin {
+            lock: LockAddr(spin.lock.0.wrapping_sub(queue.into())),
+            kind,
+            mode,
+            word: 0,
+            owner: Owner::NotRecorded,
+            behind: true,
+        },
+        _ => spin,
+    })
 }
 
 /// Whether the CPU waits for another one to answer an inter-processor interrupt.
@@ -241,7 +274,11 @@ mod tests {
     }
 
     fn found(sample: &CpuSample) -> Option<(u64, LockKind, Owner)> {
-        let spin = spin(CpuId(1), sample, &frames(sample), &symbols(), 4)?;
+        let locks = Locks {
+            cpus: 4,
+            rwlock_queue: Some(4),
+        };
+        let spin = spin(CpuId(1), sample, &frames(sample), &symbols(), locks)?;
         Some((spin.lock.0, spin.kind, spin.owner))
     }
 
@@ -253,8 +290,28 @@ mod tests {
         }
         let free = sample(SPIN, 3, 0x100, 0x1_0101);
         assert_eq!(found(&free), Some((LOCK, LockKind::Spinlock, Owner::Nobody)));
-        let rwlock = sample(0xffff_ffff_8100_1010, REGS.argument, 0x1ff, 0x1_0101);
-        assert_eq!(found(&rwlock), Some((LOCK, LockKind::Rwlock, Owner::NotRecorded)));
+    }
+
+    #[test]
+    fn the_first_waiter_of_a_rwlock_is_seen_in_its_word_and_the_others_in_its_queue() {
+        let first = |words: u64| {
+            let mut sample = sample(0xffff_ffff_8100_1010, REGS.argument, 0, 0x1_0101);
+            sample.pointees[REGS.argument] = words;
+            found(&sample)
+        };
+        let written = (LOCK, LockKind::Rwlock, Owner::NotRecorded);
+        let read = Owner::Readers {
+            hint: None,
+            count: Some(2),
+        };
+        assert_eq!(first(1 << 32 | 0x1ff), Some(written.clone()));
+        assert_eq!(first(1 << 32 | 0x500), Some((LOCK, LockKind::Rwlock, read)));
+        assert_eq!(first(1 << 32 | 0x0ff), None, "no writer waits by this word");
+        assert_eq!(first(0xabcd_0001_0000_01ff), None, "no queue");
+        let mut behind = sample(SPIN, 3, 0x101, 0x1_0101);
+        behind.frames[1] = 0xffff_ffff_8100_1010;
+        behind.registers[3] = LOCK + 4;
+        assert_eq!(found(&behind), Some(written));
     }
 
     #[test]

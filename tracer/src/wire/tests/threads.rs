@@ -40,6 +40,14 @@ fn owner_words_mean_what_the_kernel_means() {
         ("rt_mutex, transitional", lock_kind::RT_MUTEX, 1, 0, Owner::Nobody),
         ("rt_mutex", lock_kind::RT_MUTEX, holder | 1, 0, named.clone()),
         (
+            "sleeping spinlock",
+            lock_kind::RT_SPINLOCK,
+            holder | 1,
+            0,
+            named.clone(),
+        ),
+        ("sleeping rwlock", lock_kind::RT_RWBASE, 0, 0, Owner::NotRecorded),
+        (
             "percpu-rwsem, draining writer",
             lock_kind::PERCPU_RWSEM,
             holder,

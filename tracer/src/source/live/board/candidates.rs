@@ -34,6 +34,8 @@ const ELIMINATION: Nanos = Nanos::from_secs(5);
 pub(super) struct Sought {
     pub lock: LockAddr,
     pub kind: LockKind,
+    /// How it is held.
+    pub mode: Mode,
     /// Since when all its known waiters have waited.
     pub since: Timestamp,
 }
@@ -93,7 +95,7 @@ impl Board {
                 body: Body::Holder(HolderCandidate {
                     lock: sought.lock,
                     kind: sought.kind,
-                    mode: Mode::Exclusive,
+                    mode: sought.mode,
                     holder,
                     task: Some(task.clone()),
                     rank,

@@ -22,7 +22,7 @@ use super::percpu::Places;
 use super::sampler::Sampler;
 use super::spin::LongSpin;
 use super::stalls::Stalls;
-use super::standstill::{self, Spin};
+use super::standstill::{self, Locks, Spin};
 use crate::bpf::attach::Attached;
 use crate::bpf::leave::Links;
 use crate::bpf::load::Sizes;
@@ -58,6 +58,8 @@ struct Spinning {
     kind: LockKind,
     since: Timestamp,
     seen: Timestamp,
+    /// See [`Spin::behind`]; `None` where that is not known.
+    behind: Option<bool>,
 }
 
 /// A sample with what was found in it.
@@ -79,6 +81,7 @@ pub struct Board {
     places: Option<Places>,
     stalls: Stalls,
     cpus: u32,
+    rwlock_queue: Option<u32>,
     always: bool,
     suspicious_since: Option<Timestamp>,
     calm: u32,
@@ -111,6 +114,7 @@ impl Board {
             places: Places::of(facts),
             stalls: Stalls::of(facts.files.symbols().map(AsRef::as_ref), &facts.offsets.offsets),
             cpus: sizes.cpus,
+            rwlock_queue: facts.offsets.offsets.spin.rwlock_queue,
             always,
             suspicious_since: None,
             calm: 0,
@@ -262,9 +266,13 @@ impl Board {
             let symbols = self.symbols.as_deref();
             let still = Timestamp(sample.time).since(standstill::still_since(&sample));
             let stands = sample.streak >= STREAK && still >= STILL;
+            let locks = Locks {
+                cpus: self.cpus,
+                rwlock_queue: self.rwlock_queue,
+            };
             sampled.push(Sampled {
                 cpu,
-                spin: symbols.and_then(|symbols| standstill::spin(cpu, &sample, &frames, symbols, self.cpus)),
+                spin: symbols.and_then(|symbols| standstill::spin(cpu, &sample, &frames, symbols, locks)),
                 asks: stands && symbols.is_some_and(|symbols| standstill::waits_for_answer(&frames, symbols)),
                 sample,
                 frames,

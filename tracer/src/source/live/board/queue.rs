@@ -1,6 +1,6 @@
-//! The places of CPUs in the queue of a spinlock.
+//! The places of CPUs in the queue of a spinlock, or in that inside of a rwlock.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use super::{Board, Spinning};
 use crate::event::{Actor, Body, Context, Event, Evidence, LockKind, Mode, Owner, Phase, Queued, WaitSample};
 use crate::ids::{CpuId, LockAddr, StackId, Timestamp};
 use crate::kernel::stackscan::Memory;
-use crate::spin_word;
+use crate::spin_word::{self, WordState};
 
 impl Board {
     /// Gives the waits that were told in this round their places in the queue of this lock, and tells those of CPUs that stand in it
@@ -19,7 +19,7 @@ impl Board {
     pub(super) fn places_in_queue(
         &mut self,
         memory: &mut dyn Memory,
-        lock: LockAddr,
+        (lock, kind): (LockAddr, LockKind),
         word: u32,
         seen: &Seen<'_>,
         from: usize,
@@ -28,21 +28,32 @@ impl Board {
         let Some((nodes, areas)) = self.places.as_ref().and_then(|p| p.queue(self.times.online())) else {
             return Ok(());
         };
+        let inner = match kind {
+            LockKind::Rwlock => match self.rwlock_queue(memory, lock)? {
+                Some(inner) => Some(inner),
+                None => return Ok(()),
+            },
+            _ => None,
+        };
+        let word = inner.unwrap_or(word);
         let Some(order) = spin_queue::order(memory, nodes, &areas, word, self.cpus)? else {
             return Ok(());
         };
+        let decoded = spin_word::spinlock(word, self.cpus);
+        let mut outside = self.outside(lock, &order, seen);
         let mut place = 0;
-        if spin_word::spinlock(word, self.cpus).pending {
-            // Whoever spins on the pending flag comes before the queue. The word does not name it; but if a single CPU spins on the
-            // lock and stands in no queue, it is that one.
-            let spinning = self
-                .spinning
-                .iter()
-                .filter(|(_, s)| s.lock == lock)
-                .map(|(&cpu, _)| cpu);
-            let told = seen.long.iter().filter(|l| l.lock == lock).map(|l| l.cpu);
-            let outside: BTreeSet<CpuId> = spinning.chain(told).filter(|cpu| !order.contains(cpu)).collect();
-            if let (Some(&only), 1) = (outside.first(), outside.len()) {
+        // The first waiter of a rwlock holds the inner spinlock; the others stand in the queue of that.
+        if inner.is_some() && decoded.state == WordState::Held {
+            if let Some(first) = only(&outside, |behind| behind != Some(true)) {
+                outside.remove(&first);
+                give_place(lock, first, place, from, out);
+            }
+            place += 1;
+        }
+        // Whoever spins on the pending flag comes before the queue. The word does not name it; but if a single CPU spins on the
+        // lock and stands in no queue, it is that one.
+        if decoded.pending {
+            if let Some(only) = only(&outside, |behind| inner.is_none() || behind != Some(false)) {
                 give_place(lock, only, place, from, out);
             }
             place += 1;
@@ -58,14 +69,48 @@ impl Board {
                 && !by_probe
                 && let Some(r) = seen.running.iter().find(|r| r.cpu == cpu)
             {
-                self.stands_in_queue(r, lock, place, seen.now, out);
+                self.stands_in_queue(r, (lock, kind), place, seen.now, out);
             }
         }
         Ok(())
     }
 
+    /// The word of the spinlock inside of a rwlock.
+    fn rwlock_queue(&self, memory: &mut dyn Memory, lock: LockAddr) -> Result<Option<u32>> {
+        let Some(offset) = self.rwlock_queue else {
+            return Ok(None);
+        };
+        let read = memory.read(&[lock.0 + u64::from(offset)])?.first().copied().flatten();
+        #[expect(clippy::cast_possible_truncation, reason = "the lock word is the lower half")]
+        Ok(read.map(|word| word as u32))
+    }
+
+    /// CPUs that spin on this lock and stand in no queue, with whether they stand behind the first waiter of a rwlock.
+    fn outside(&self, lock: LockAddr, order: &[CpuId], seen: &Seen<'_>) -> BTreeMap<CpuId, Option<bool>> {
+        let told = seen.long.iter().filter(|l| l.lock == lock).map(|l| (l.cpu, None));
+        let spinning = self.spinning.iter().filter(|(_, s)| s.lock == lock);
+        let spinning = spinning.map(|(&cpu, s)| (cpu, s.behind));
+        let sampled = seen.sampled.iter().filter_map(|s| Some((s.cpu, s.spin.as_ref()?)));
+        let sampled = sampled.filter(|(_, spin)| spin.lock == lock);
+        let sampled = sampled.map(|(cpu, spin)| (cpu, Some(spin.behind)));
+        let mut outside: BTreeMap<CpuId, Option<bool>> = told.chain(spinning).collect();
+        // A sample says it of those that are known to spin; of itself it says too little.
+        for (cpu, behind) in sampled {
+            outside.entry(cpu).and_modify(|known| *known = behind);
+        }
+        outside.retain(|cpu, _| !order.contains(cpu));
+        outside
+    }
+
     /// A CPU of which nothing but its place in the queue is known.
-    fn stands_in_queue(&mut self, r: &Running, lock: LockAddr, place: u32, now: Timestamp, out: &mut Vec<Event>) {
+    fn stands_in_queue(
+        &mut self,
+        r: &Running,
+        (lock, kind): (LockAddr, LockKind),
+        place: u32,
+        now: Timestamp,
+        out: &mut Vec<Event>,
+    ) {
         let Some(who) = r.preempt_count.and_then(|count| runs(r, count)) else {
             return;
         };
@@ -77,7 +122,7 @@ impl Board {
                 waiter: who,
                 task: r.task.clone(),
                 lock,
-                kind: LockKind::Spinlock,
+                kind,
                 mode: Mode::Exclusive,
                 phase: Phase::Spinning,
                 since: None,
@@ -92,11 +137,21 @@ impl Board {
         let spinning = Spinning {
             who,
             lock,
-            kind: LockKind::Spinlock,
+            kind,
             since,
             seen: now,
+            behind: (kind == LockKind::Rwlock).then_some(true),
         };
         self.spinning.insert(r.cpu, spinning);
+    }
+}
+
+/// The only CPU of which this is true.
+fn only(outside: &BTreeMap<CpuId, Option<bool>>, fits: impl Fn(Option<bool>) -> bool) -> Option<CpuId> {
+    let mut fitting = outside.iter().filter(|&(_, &behind)| fits(behind));
+    match (fitting.next(), fitting.next()) {
+        (Some((&cpu, _)), None) => Some(cpu),
+        _ => None,
     }
 }
 

@@ -92,6 +92,7 @@ impl Board {
                 kind: spin.kind,
                 since,
                 seen: time,
+                behind: Some(spin.behind),
             },
         );
     }

@@ -68,10 +68,8 @@ impl Board {
             let Some((word, owner)) = self.word(memory, lock, kind)? else {
                 continue;
             };
-            let held = owner != Owner::Nobody;
-            if kind == LockKind::Spinlock {
-                self.places_in_queue(memory, lock, word, &seen, from, out)?;
-            }
+            let (held, readers) = (owner != Owner::Nobody, matches!(owner, Owner::Readers { .. }));
+            self.places_in_queue(memory, (lock, kind), word, &seen, from, out)?;
             out.push(Event {
                 time: now,
                 body: Body::Lock(LockSample {
@@ -82,7 +80,13 @@ impl Board {
                 }),
             });
             if held {
-                let sought = Sought { lock, kind, since };
+                let mode = if readers { Mode::Shared } else { Mode::Exclusive };
+                let sought = Sought {
+                    lock,
+                    kind,
+                    mode,
+                    since,
+                };
                 self.holders(memory, &sought, &seen, out)?;
             }
         }
@@ -143,6 +147,7 @@ impl Board {
                 kind: found.kind,
                 since,
                 seen: now,
+                behind: None,
             };
             self.spinning.insert(r.cpu, spinning);
         }

@@ -1,4 +1,4 @@
-//! A spinlock whose holder is on another CPU and does not let go: who is taken for it and why, and in which order the others queue. The
+//! A spinning lock whose holder is on another CPU and does not let go: who is taken for it and why, and in which order the others queue. The
 //! whole finding is compared, with holdup there before the fault, started after it, and as a snapshot.
 
 use super::findings::{FINDINGS, Named, snapshot, told};
@@ -7,9 +7,27 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+mod rwlock;
+
 const SCENARIO: &str = "spin-holder";
 
 pub const TESTS: &[VmTest] = &[
+    VmTest {
+        name: "rwlock-written",
+        kernels: WITHOUT_RT,
+        group: SCENARIO,
+        expects: &[],
+        steps: |steps| rwlock::steps(steps, "spin-holder rwlock=1 ms=300000"),
+        check: |run| rwlock::judge(run, &rwlock::WRITTEN),
+    },
+    VmTest {
+        name: "rwlock-read",
+        kernels: WITHOUT_RT,
+        group: SCENARIO,
+        expects: &[],
+        steps: |steps| rwlock::steps(steps, "spin-holder rwlock=2 ms=300000"),
+        check: |run| rwlock::judge(run, &rwlock::READ),
+    },
     VmTest {
         name: "before",
         kernels: WITHOUT_RT,
