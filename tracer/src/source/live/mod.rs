@@ -182,6 +182,7 @@ impl Live {
         if !options.watch.is_empty() {
             sizes.with_watched_locks();
             settings.watch = targets.addresses;
+            targets.warn(facts.offsets.offsets.spin.rt_owner.is_some());
         }
         sizes.apply(&mut settings);
         let kprobes = !probes::selected(probes::Role::Contention, options.probes, tracepoints, false);

@@ -228,7 +228,7 @@ pub fn waits_for_answer(frames: &[KernelAddr], symbols: &Symbols) -> bool {
 }
 
 /// KERNEL: kernel/locking/qspinlock.c and qrwlock.c, 5.10 to 6.18.
-fn slowpath(name: &str) -> Option<(LockKind, Mode)> {
+pub fn slowpath(name: &str) -> Option<(LockKind, Mode)> {
     match name {
         "native_queued_spin_lock_slowpath" | "__pv_queued_spin_lock_slowpath" | "queued_spin_lock_slowpath" => {
             Some((LockKind::Spinlock, Mode::Exclusive))

@@ -121,6 +121,16 @@ impl Targets {
         targets.kinds.dedup();
         Ok(targets)
     }
+
+    /// Says of which locks on a kernel like this nothing will be seen.
+    pub fn warn(&self, preempt_rt: bool) {
+        if preempt_rt && self.kinds.contains(&LockKind::Spinlock) {
+            eprintln!(
+                "holdup: on PREEMPT_RT only a raw_spinlock_t can be watched as a spinlock; a spinlock_t sleeps there, and its owner is \
+                 known without watching it"
+            );
+        }
+    }
 }
 
 fn address(spec: &WatchSpec, symbols: Option<&Symbols>) -> Result<u64> {

@@ -94,6 +94,27 @@ pub const TESTS: &[VmTest] = &[
         steps: holders::steps,
         check: holders::judge,
     },
+    // Where spinlocks sleep: what would see nothing is said or refused.
+    VmTest {
+        name: "watch",
+        kernels: &["6.12-rt"],
+        group: "base",
+        expects: &[HungTask],
+        steps: |steps| {
+            for kind in ["spinlock", "rwlock"] {
+                let lock = format!("{kind}:0xffffffff81000000");
+                steps.holdup(kind, &["live", "--text", "--duration", "1", "--watch", &lock]);
+            }
+        },
+        check: |run| {
+            let raw = run.output("spinlock")?;
+            raw.stderr_has("on PREEMPT_RT only a raw_spinlock_t can be watched as a spinlock")?;
+            raw.stderr_has("holdup: watching costs ")?;
+            let refused = run.output("rwlock")?;
+            refused.exited_with(1)?;
+            refused.stderr_has("no function of the watched locks could be traced")
+        },
+    },
     // The last one: its CPU stays stuck.
     VmTest {
         name: "proven",

@@ -80,8 +80,7 @@ pub struct Board {
     symbols: Option<Arc<Symbols>>,
     places: Option<Places>,
     stalls: Stalls,
-    cpus: u32,
-    rwlock_queue: Option<u32>,
+    locks: Locks,
     always: bool,
     suspicious_since: Option<Timestamp>,
     calm: u32,
@@ -113,8 +112,10 @@ impl Board {
             symbols: facts.files.symbols().cloned(),
             places: Places::of(facts),
             stalls: Stalls::of(facts.files.symbols().map(AsRef::as_ref), &facts.offsets.offsets),
-            cpus: sizes.cpus,
-            rwlock_queue: facts.offsets.offsets.spin.rwlock_queue,
+            locks: Locks {
+                cpus: sizes.cpus,
+                rwlock_queue: facts.offsets.offsets.spin.rwlock_queue,
+            },
             always,
             suspicious_since: None,
             calm: 0,
@@ -266,13 +267,9 @@ impl Board {
             let symbols = self.symbols.as_deref();
             let still = Timestamp(sample.time).since(standstill::still_since(&sample));
             let stands = sample.streak >= STREAK && still >= STILL;
-            let locks = Locks {
-                cpus: self.cpus,
-                rwlock_queue: self.rwlock_queue,
-            };
             sampled.push(Sampled {
                 cpu,
-                spin: symbols.and_then(|symbols| standstill::spin(cpu, &sample, &frames, symbols, locks)),
+                spin: symbols.and_then(|symbols| standstill::spin(cpu, &sample, &frames, symbols, self.locks)),
                 asks: stands && symbols.is_some_and(|symbols| standstill::waits_for_answer(&frames, symbols)),
                 sample,
                 frames,

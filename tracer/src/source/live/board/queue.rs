@@ -36,10 +36,10 @@ impl Board {
             _ => None,
         };
         let word = inner.unwrap_or(word);
-        let Some(order) = spin_queue::order(memory, nodes, &areas, word, self.cpus)? else {
+        let Some(order) = spin_queue::order(memory, nodes, &areas, word, self.locks.cpus)? else {
             return Ok(());
         };
-        let decoded = spin_word::spinlock(word, self.cpus);
+        let decoded = spin_word::spinlock(word, self.locks.cpus);
         let mut outside = self.outside(lock, &order, seen);
         let mut place = 0;
         // The first waiter of a rwlock holds the inner spinlock; the others stand in the queue of that.
@@ -77,7 +77,7 @@ impl Board {
 
     /// The word of the spinlock inside of a rwlock.
     fn rwlock_queue(&self, memory: &mut dyn Memory, lock: LockAddr) -> Result<Option<u32>> {
-        let Some(offset) = self.rwlock_queue else {
+        let Some(offset) = self.locks.rwlock_queue else {
             return Ok(None);
         };
         let read = memory.read(&[lock.0 + u64::from(offset)])?.first().copied().flatten();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::super::percpu::Running;
+use super::super::queue_search::QueuedOn;
 use super::super::spin::LongSpin;
 use super::super::{interrupt_stack, queue_search, standstill, thread_stack};
 use super::candidates::{Seen, Sought};
@@ -197,10 +198,10 @@ impl Board {
         if !standstill::serves_interrupt(count) {
             let Some(task) = &r.task else { return Ok(None) };
             let symbols = self.symbols.as_deref();
-            let Some(lock) = queue_search::queued_on(memory, r, symbols, self.cpus)? else {
+            let Some(found) = queue_search::queued_on(memory, r, symbols, self.locks)? else {
                 return Ok(None);
             };
-            let kind = LockKind::Spinlock;
+            let QueuedOn { lock, kind, mode } = found;
             let frames = match symbols {
                 Some(symbols) => thread_stack::spinning_at(memory, r, (lock, kind), symbols)?,
                 None => Vec::new(),
@@ -209,14 +210,14 @@ impl Board {
                 who: Actor::Task(task.key),
                 lock,
                 kind,
-                mode: Mode::Exclusive,
+                mode,
                 frames,
             }));
         }
         let Some(symbols) = self.symbols.as_deref().filter(|_| standstill::in_hard_interrupt(count)) else {
             return Ok(None);
         };
-        let found = interrupt_stack::spins_on(memory, r, symbols, self.cpus)?;
+        let found = interrupt_stack::spins_on(memory, r, symbols, self.locks.cpus)?;
         Ok(found.map(|found| Unseen {
             who: Actor::Interrupt {
                 cpu: r.cpu,
@@ -241,7 +242,7 @@ impl Board {
             let word = word as u32;
             let owner = match kind {
                 LockKind::Rwlock => spin_word::rwlock(word),
-                _ => spin_word::spinlock(word, self.cpus).owner(),
+                _ => spin_word::spinlock(word, self.locks.cpus).owner(),
             };
             let held = owner != Owner::Nobody;
             last = Some((word, owner));
