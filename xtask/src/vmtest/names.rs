@@ -202,10 +202,11 @@ pub const TESTS: &[VmTest] = &[VmTest {
     },
     check: |run| {
         run.output("mounts")?.exited_with(0)?;
-        // On a slow machine one of the locks may really be held for seconds: then a warning is right.
-        let live = run.output("live")?;
-        live.exited_with(0).or_else(|_| live.exited_with(4))?;
-        let guest = locks(&run.output("report")?.stdout())?;
+        // On a slow machine one of the locks may really be held for seconds: then a warning is right, and only then.
+        let report = run.output("report")?.stdout();
+        let warned = report.contains("\"severity\":\"warning\"");
+        run.output("live")?.exited_with(if warned { 4 } else { 0 })?;
+        let guest = locks(&report)?;
         let host = process::capture(
             Command::new(build::guest_holdup()?)
                 .args(["report", "--json"])
