@@ -18,6 +18,8 @@ static DEFINE_RAW_SPINLOCK(lockfault_task_nobodys);
 
 #ifndef CONFIG_PREEMPT_RT
 
+#define LOCKFAULT_TASK_LOCK_TRIES 5
+
 static raw_spinlock_t *lockfault_task_lock;
 
 /* Interrupts take siglock and pi_lock, too. */
@@ -57,6 +59,26 @@ static struct lockfault_spin lockfault_task_lock_play = {
 	.storm_comm = "lf_tsk_storm",
 };
 
+/*
+ * The holder has interrupts off. Whoever needs an answer from its CPU at that
+ * moment keeps its own CPU, and a waiter from spinning there, until the holder
+ * gives up: then they start again.
+ */
+static int lockfault_task_lock_contend(struct lockfault_scenario *s)
+{
+	unsigned int tries;
+	int ret = -ENXIO;
+
+	for (tries = 0; tries < LOCKFAULT_TASK_LOCK_TRIES && ret == -ENXIO; tries++) {
+		ret = lockfault_spin_run(s, &lockfault_task_lock_play);
+		if (ret < 0 && ret != -ENXIO)
+			return ret;
+		if (!lockfault_until(s, lockfault_all_exited(s)))
+			return -ETIMEDOUT;
+	}
+	return ret;
+}
+
 static int lockfault_task_locks_play(struct lockfault_scenario *s, struct task_struct *task)
 {
 	raw_spinlock_t *locks[] = {
@@ -69,9 +91,7 @@ static int lockfault_task_locks_play(struct lockfault_scenario *s, struct task_s
 		s->locks[i].addr = locks[i];
 	for (i = 0; i < ARRAY_SIZE(locks) && ret >= 0; i++) {
 		lockfault_task_lock = locks[i];
-		ret = lockfault_spin_run(s, &lockfault_task_lock_play);
-		if (ret >= 0 && !lockfault_until(s, lockfault_all_exited(s)))
-			ret = -ETIMEDOUT;
+		ret = lockfault_task_lock_contend(s);
 	}
 	return ret;
 }
