@@ -125,6 +125,7 @@ fn judge(run: &GuestRun, came: &Came, found: &[Value]) -> Result<()> {
         output.shown()
     );
     let mut victims = finding["victims"].take();
+    let longest = victims["tasks"][0]["waited_is_lower_bound"].clone();
     let listed = victims["tasks"].as_array_mut().context("no victims")?;
     listed.sort_by_key(|victim| victim["waiter"]["tid"].as_u64());
     for victim in &mut *listed {
@@ -138,8 +139,9 @@ fn judge(run: &GuestRun, came: &Came, found: &[Value]) -> Result<()> {
     );
     let lower_bound = finding["since_is_lower_bound"].take();
     ensure!(
-        lower_bound == chain[0]["waited_is_lower_bound"],
-        "since when is not that of the chain"
+        lower_bound == longest,
+        "since when is not that of who has waited longest: {}",
+        output.shown()
     );
     let may_hold = format!("{who} may hold {spinlock}: ");
     let expected = json!({

@@ -111,7 +111,8 @@ impl Board {
         now: Timestamp,
         out: &mut Vec<Event>,
     ) {
-        let Some(who) = r.preempt_count.and_then(|count| runs(r, count)) else {
+        let before = self.spinning.get(&r.cpu).filter(|s| s.lock == lock).map(|s| s.who);
+        let Some(who) = stands(r, before) else {
             return;
         };
         let known = self.spinning.get(&r.cpu).filter(|s| s.lock == lock && s.who == who);
@@ -170,6 +171,16 @@ fn give_place(lock: LockAddr, cpu: CpuId, place: u32, from: usize, out: &mut [Ev
     told
 }
 
+/// Who stands in the queue of a lock, if `before` was seen to spin on it there: a CPU that spins with interrupts on is in one now and
+/// then, and the place is that of the thread below.
+fn stands(r: &Running, before: Option<Actor>) -> Option<Actor> {
+    let now = runs(r, r.preempt_count?)?;
+    match (before, now) {
+        (Some(Actor::Task(waiter)), Actor::Interrupt { interrupted, .. }) if interrupted == Some(waiter) => before,
+        _ => Some(now),
+    }
+}
+
 /// Who runs on a CPU with this preempt count: its thread, or an interrupt above it.
 fn runs(r: &Running, count: u32) -> Option<Actor> {
     let interrupted = r.task.as_ref().map(|task| task.key);
@@ -182,4 +193,55 @@ fn runs(r: &Running, count: u32) -> Option<Actor> {
         context,
         interrupted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TaskRef;
+    use crate::ids::{TaskKey, Tgid, Tid};
+
+    const HARDIRQ: u32 = 0x0001_0000;
+
+    fn key(tid: u32) -> TaskKey {
+        TaskKey {
+            tid: Tid(tid),
+            start: Timestamp(1),
+        }
+    }
+
+    fn running(tid: u32, preempt_count: u32) -> Running {
+        Running {
+            cpu: CpuId(3),
+            task: Some(TaskRef {
+                key: key(tid),
+                tgid: Tgid(tid),
+                comm: "t".into(),
+            }),
+            preempt_count: Some(preempt_count),
+            stack: (0, 0),
+            interrupt_stack: None,
+            requests: Vec::new(),
+            sends: None,
+        }
+    }
+
+    #[test]
+    fn an_interrupt_above_a_waiter_does_not_wait() {
+        let waiter = Some(Actor::Task(key(7)));
+        let interrupt = |tid| {
+            Some(Actor::Interrupt {
+                cpu: CpuId(3),
+                context: Context::Hardirq,
+                interrupted: Some(key(tid)),
+            })
+        };
+        assert_eq!(stands(&running(7, HARDIRQ), waiter), waiter);
+        assert_eq!(stands(&running(7, 1), waiter), waiter);
+        // Above a thread that was not seen to wait, it may be the interrupt that does.
+        assert_eq!(stands(&running(7, HARDIRQ), None), interrupt(7));
+        assert_eq!(stands(&running(8, HARDIRQ), waiter), interrupt(8));
+        // An interrupt that waited is over when the thread runs.
+        assert_eq!(stands(&running(7, 1), interrupt(7)), waiter);
+    }
 }
